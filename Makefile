@@ -1,0 +1,46 @@
+# Every target says what it does in its `##` comment; `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup sweep train test test-slow check format build clean
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+STAMP := .venv/.ready
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## Make .venv once (CPU build of torch where the registry has one)
+
+# One resolver run with the constraints, so that nothing pulls another torch in.
+$(STAMP): pyproject.toml setup.py constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,caption]'
+	touch $(STAMP)
+
+sweep: setup  ## Search the Pareto front of the embedded model: outputs/sweep/.../pareto.png
+	$(BIN)/himap sweep sweeps=shapes_pareto
+
+train: setup  ## Train the embedded model again (an hour or two on two cores, minutes on a GPU)
+	$(BIN)/himap train
+
+test: setup  ## Run the tests (no network, GPU, account or Java needed)
+	$(BIN)/python -m pytest -q
+
+test-slow: setup  ## Run every test, the slow ones too
+	$(BIN)/python -m pytest -q -m ''
+
+check: setup  ## Lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup  ## Let ruff format and fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+build: setup  ## Build the wheel and the source archive into dist/
+	$(BIN)/python -m build
+
+clean:  ## Remove what building, testing and checking left (not .venv, not outputs)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

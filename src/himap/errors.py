@@ -1,0 +1,19 @@
+"""Errors that a user can cause and mend; the command line prints them as one line and exits with 1."""
+
+from __future__ import annotations
+
+
+class HimapError(Exception):
+    """Base of all errors that himap raises on purpose."""
+
+
+class UserError(HimapError):
+    """Something a user typed, pointed to or lacks. The message says key, value, rule and remedy in one line."""
+
+
+class ConfigError(UserError):
+    """A configuration value that breaks a rule."""
+
+
+class Unsupported(UserError):
+    """A model or call that cannot be pruned soundly; the message names the reason."""

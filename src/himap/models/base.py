@@ -1,0 +1,87 @@
+"""The one interface of a model: encode prompts, generate answers, and hand its parts to the pruner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from himap.tasks.base import Generation, Prompt
+
+
+@dataclass
+class Model:
+    """A loaded multimodal LLM with what it needs to be asked and pruned.
+
+    Adapters (one file each) subclass it, override `format` and, where their preprocessing is special, `encode`.
+
+    Attributes:
+        name: the configuration's name.
+        family: which prompt of a task fits (`llava`, `qwen_vl_chat`, `internvl_chat`, `shapes`, ...).
+        hf: transformers' model in eval mode.
+        processor: callable text + images -> tensors, with a `tokenizer`.
+        image_token_ids: ids whose positions are image tokens.
+        stop_token_ids: ids that end an answer.
+    """
+
+    name: str
+    family: str
+    hf: Any
+    processor: Any
+    image_token_ids: tuple[int, ...]
+    stop_token_ids: tuple[int, ...]
+
+    @property
+    def device(self) -> torch.device:
+        return self.hf.device
+
+    @property
+    def text_config(self) -> Any:
+        """The text decoder's transformers configuration."""
+        return self.hf.config.get_text_config()
+
+    def format(self, prompt: Prompt) -> str:
+        """The whole prompt in the model's own format, with image placeholders, as one string."""
+        raise NotImplementedError
+
+    def encode(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
+        """Prompts -> a left-padded batch on the model's device, ready for `forward` and `generate`."""
+        images = [image for prompt in prompts for image in prompt.images]
+        batch = self.processor(
+            text=[self.format(prompt) for prompt in prompts],
+            images=images or None,
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+        )
+        return {key: self._place(value) for key, value in batch.items()}
+
+    def _place(self, value: torch.Tensor) -> torch.Tensor:
+        if value.is_floating_point():
+            return value.to(self.device, self.hf.dtype)
+        return value.to(self.device)
+
+    def generate(self, batch: dict[str, torch.Tensor], generation: Generation) -> list[str]:
+        """Decode an answer for each row of an encoded batch.
+
+        Returns:
+            the new text of each row, special tokens left out, stripped.
+        """
+        import torch
+
+        with torch.inference_mode():
+            tokens = self.hf.generate(
+                **batch,
+                do_sample=False,
+                num_beams=generation.num_beams,
+                max_new_tokens=generation.max_new_tokens,
+                min_new_tokens=generation.min_new_tokens or None,
+                length_penalty=generation.length_penalty if generation.num_beams > 1 else None,
+                eos_token_id=list(self.stop_token_ids),
+                pad_token_id=self.processor.tokenizer.pad_token_id,
+            )
+        new = tokens[:, batch["input_ids"].shape[1] :]
+        return [text.strip() for text in self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)]

@@ -1,0 +1,1 @@
+"""Benchmarks, one small file a family."""
