@@ -10,7 +10,15 @@ setup(
     packages=[*find_namespace_packages("src"), "himap.conf"],
     package_dir={"": "src", "himap.conf": "conf"},
     package_data={
-        "himap": ["py.typed", "**/*.json", "**/*.jsonl", "**/*.safetensors", "**/*.txt", "**/*.jinja", "**/*.md"],
+        "himap": [
+            "py.typed",
+            "**/*.json",
+            "**/*.jsonl",
+            "**/*.safetensors",
+            "**/*.txt",
+            "**/*.jinja",
+            "**/*.md",
+        ],
         "himap.conf": ["**/*.yaml"],
     },
 )

@@ -1,0 +1,29 @@
+"""What a user can configure: schemas with their rules, composition, one-line errors. No torch in here."""
+
+from himap.config.schema import (
+    ArchitectureConfig,
+    EvaluateConfig,
+    FlopsConfig,
+    GenerationConfig,
+    HardwareConfig,
+    ModelConfig,
+    PruningConfig,
+    StageConfig,
+    TaskConfig,
+    TrackingConfig,
+    identity,
+)
+
+__all__ = [
+    "ArchitectureConfig",
+    "EvaluateConfig",
+    "FlopsConfig",
+    "GenerationConfig",
+    "HardwareConfig",
+    "ModelConfig",
+    "PruningConfig",
+    "StageConfig",
+    "TaskConfig",
+    "TrackingConfig",
+    "identity",
+]
