@@ -1,0 +1,222 @@
+"""Tiny random models, seeded, and ragged batches for them. Nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+IMAGE_ID = 99
+VIDEO_ID = 98
+START_ID, END_ID = 96, 97
+VOCAB = 100
+PAD_ID = 0
+N_LAYERS = 6
+N_PATCHES = 16  # image tokens of one picture
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A model, its placeholder ids and a maker of inputs.
+
+    `batch(n_images, n_text, seed)` gives keyword arguments of `forward` and `generate`: sample i has
+    `n_images[i]` pictures and `n_text[i]` text tokens after the first one, left-padded with an attention mask.
+    """
+
+    name: str
+    model: Any
+    image_token_ids: tuple[int, ...]
+    batch: Callable[..., dict[str, Tensor]]
+
+
+def tiny_llava(kv_heads: int = 4, attn: str = "sdpa", n_layers: int = N_LAYERS) -> Tiny:
+    """LLaVA with a Llama decoder of 4 heads; `kv_heads` below 4 makes it grouped-query attention."""
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=16,
+            patch_size=4,
+            projection_dim=32,
+        ),
+        text_config=LlamaConfig(num_key_value_heads=kv_heads, **_text(n_layers)),
+        image_token_id=IMAGE_ID,
+        vision_feature_layer=-1,
+        attn_implementation=attn,
+    )
+    model = _seeded(lambda: LlavaForConditionalGeneration(config))
+    name = f"llava-{'mha' if kv_heads == 4 else 'gqa'}"
+    return Tiny(name, model, (IMAGE_ID,), lambda *a, **k: _batch(partial(_pixels, size=16), *a, **k))
+
+
+def tiny_internvl(attn: str = "sdpa") -> Tiny:
+    """InternVL (the transformers-native kind) with a Qwen2 decoder."""
+    from transformers import (
+        InternVLConfig,
+        InternVLForConditionalGeneration,
+        InternVLVisionConfig,
+        Qwen2Config,
+    )
+
+    config = InternVLConfig(
+        vision_config=InternVLVisionConfig(
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=[32, 32],
+            patch_size=[4, 4],
+        ),
+        text_config=Qwen2Config(num_key_value_heads=2, **_text(N_LAYERS)),
+        image_token_id=IMAGE_ID,
+        image_seq_length=N_PATCHES,
+        downsample_ratio=0.5,
+        vision_feature_layer=-1,
+        attn_implementation=attn,
+    )
+    model = _seeded(lambda: InternVLForConditionalGeneration(config))
+    return Tiny(
+        "internvl", model, (IMAGE_ID,), lambda *a, **k: _batch(lambda n, g: _pixels(n, g, 32), *a, **k)
+    )
+
+
+def tiny_qwen2_vl(attn: str = "sdpa") -> Tiny:
+    """Qwen2-VL: M-RoPE, whose positions are not the indices of the tokens."""
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    config = Qwen2VLConfig(
+        vision_config={
+            "depth": 2,
+            "embed_dim": 32,
+            "hidden_size": 64,
+            "num_heads": 2,
+            "mlp_ratio": 2,
+            "patch_size": 4,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+        },
+        text_config={
+            "num_key_value_heads": 2,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0},
+            **_text(N_LAYERS),
+        },
+        image_token_id=IMAGE_ID,
+        video_token_id=VIDEO_ID,
+        vision_start_token_id=START_ID,
+        vision_end_token_id=END_ID,
+        attn_implementation=attn,
+    )
+    model = _seeded(lambda: Qwen2VLForConditionalGeneration(config))
+
+    def images(n: int, generator: torch.Generator) -> dict[str, Tensor]:
+        if n == 0:
+            return {}
+        patches = torch.randn(n * 4 * N_PATCHES, 3 * 2 * 4 * 4, generator=generator)
+        return {"pixel_values": patches, "image_grid_thw": torch.tensor([[1, 8, 8]] * n)}
+
+    def batch(*args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        inputs = _batch(images, *args, brackets=True, **kwargs)
+        inputs["mm_token_type_ids"] = (inputs["input_ids"] == IMAGE_ID).int()
+        return inputs
+
+    return Tiny("qwen2-vl", model, (IMAGE_ID,), batch)
+
+
+MAKERS: dict[str, Callable[..., Tiny]] = {
+    "llava-mha": tiny_llava,
+    "llava-gqa": lambda **kwargs: tiny_llava(kv_heads=2, **kwargs),
+    "qwen2-vl": tiny_qwen2_vl,
+    "internvl": tiny_internvl,
+}
+
+
+def rows_of(inputs: dict[str, Tensor], sample: int, n_images: Sequence[int]) -> dict[str, Tensor]:
+    """The inputs of one sample of a batch alone, without its padding."""
+    keep = inputs["attention_mask"][sample].bool()
+    n = sum(n_images[:sample]), sum(n_images[: sample + 1])
+    single = {}
+    for key, value in inputs.items():
+        if key in ("input_ids", "attention_mask", "mm_token_type_ids"):
+            single[key] = value[sample : sample + 1, keep]
+        elif n[0] < n[1]:
+            per_image = value.shape[0] // sum(n_images)
+            single[key] = value[n[0] * per_image : n[1] * per_image]
+    return single
+
+
+def _text(n_layers: int) -> dict[str, Any]:
+    return {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": n_layers,
+        "num_attention_heads": 4,
+        "vocab_size": VOCAB,
+        "max_position_embeddings": 512,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": PAD_ID,
+        "tie_word_embeddings": False,
+    }
+
+
+def _seeded(make: Callable[[], nn.Module]) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = make()
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim > 1:
+                    # Larger than the usual start: attention must be sharp enough for rankings to differ.
+                    parameter.normal_(0, 1.6 * parameter[0].numel() ** -0.5, generator=generator)
+    model.eval()
+    # Random text must not look like a picture, nor stop early.
+    model.generation_config.suppress_tokens = [IMAGE_ID, VIDEO_ID, START_ID, END_ID]
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = PAD_ID
+    return model
+
+
+def _pixels(n: int, generator: torch.Generator, size: int) -> dict[str, Tensor]:
+    return {"pixel_values": torch.randn(n, 3, size, size, generator=generator)} if n else {}
+
+
+def _batch(
+    images: Callable[[int, torch.Generator], dict[str, Tensor]],
+    n_images: Sequence[int] = (1,),
+    n_text: Sequence[int] = (7,),
+    seed: int = 0,
+    brackets: bool = False,
+    n_system: int = 4,
+) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def words(n: int) -> list[int]:
+        return torch.randint(3, 90, (n,), generator=generator).tolist()
+
+    picture = [IMAGE_ID] * N_PATCHES
+    if brackets:
+        picture = [START_ID, *picture, END_ID]
+    prompts = []
+    for n_pictures, n_words in zip(n_images, n_text, strict=True):
+        prompt = words(n_system)
+        for number in range(n_pictures):
+            prompt += picture + (words(2) if number + 1 < n_pictures else [])
+        prompts.append(prompt + words(n_words))
+    width = max(map(len, prompts))
+    pad = [[PAD_ID] * (width - len(prompt)) for prompt in prompts]
+    return {
+        "input_ids": torch.tensor([p + prompt for p, prompt in zip(pad, prompts, strict=True)]),
+        "attention_mask": torch.tensor(
+            [[0] * len(p) + [1] * len(prompt) for p, prompt in zip(pad, prompts, strict=True)]
+        ),
+        **images(sum(n_images), generator),
+    }
