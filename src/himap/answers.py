@@ -1,0 +1,87 @@
+"""answers.jsonl: one line a sample, appended as batches finish, and picked up again after an interruption."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from himap.errors import UserError
+from himap.files import append_jsonl, read_jsonl, repair_jsonl, write_atomic, write_json
+
+Row = dict[str, Any]
+
+
+class Answers:
+    """The answers of one run, in memory and (with a path) on disk.
+
+    A row has `id`, `question`, `prediction`, `reference`, `score` (null until all are there), `text` (what
+    the model wrote), `tokens` ([system, image, instruction]) and `error` (null, or why the sample failed;
+    then prediction, score and text are null). Beside the file lies what settings made it, so that answers of
+    different settings never mix.
+
+    Args:
+        path: of the JSON-lines file; None keeps the answers in memory.
+        identity: the settings that change the answers.
+        resume: go on with the answers that lie there; otherwise they are thrown away.
+
+    Raises:
+        UserError: the file was made with other settings; the message names them.
+    """
+
+    def __init__(self, path: Path | None, identity: Mapping[str, Any], *, resume: bool = True) -> None:
+        self.path = path
+        self.rows: dict[str, Row] = {}
+        if path is None:
+            return
+        beside = path.with_suffix(".identity.json")
+        if path.exists() and resume:
+            _refuse_other(path, beside, identity)
+            repair_jsonl(path)
+            # A sample that failed is asked again: its reason may be gone.
+            self.rows = {row["id"]: row for row in read_jsonl(path) if row["error"] is None}
+        else:
+            write_json(beside, identity)
+            write_atomic(path, "")
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Keep rows; on return they are on disk."""
+        self.rows.update((row["id"], row) for row in rows)
+        if self.path is not None:
+            append_jsonl(self.path, rows)
+
+    def finish(self, ids: Sequence[str], scores: Mapping[str, float]) -> None:
+        """Fill the scores in and bring the file into the samples' order, in one atomic step."""
+        for sample, score in scores.items():
+            self.rows[sample]["score"] = score
+        if self.path is not None:
+            lines = (json.dumps(self.rows[sample], ensure_ascii=False, allow_nan=False) for sample in ids)
+            write_atomic(self.path, "".join(f"{line}\n" for line in lines))
+
+
+def differences(old: Any, new: Any, key: str = "") -> list[str]:
+    """`key: old -> new` for every leaf in which two nested settings differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        found = []
+        for name in [*old, *(name for name in new if name not in old)]:
+            inner = f"{key}.{name}" if key else str(name)
+            found += differences(old.get(name), new.get(name), inner)
+        return found
+    return [] if old == new else [f"{key}: {json.dumps(old)} -> {json.dumps(new)}"]
+
+
+def _refuse_other(path: Path, beside: Path, identity: Mapping[str, Any]) -> None:
+    try:
+        old = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot tell which settings made it ({error}); choose another folder or remove it."
+        ) from error
+    # Through JSON, so that tuples and lists compare equal.
+    changed = differences(old, json.loads(json.dumps(identity)))
+    if changed:
+        raise UserError(
+            f"{path}: was made with other settings: {'; '.join(changed)} "
+            "(undo the change, or choose another hydra.run.dir)."
+        )

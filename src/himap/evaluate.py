@@ -1,0 +1,253 @@
+"""Model x strategy x task -> Result. Knows no tracker and no search."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from himap.answers import Answers, Row
+from himap.errors import HimapError, UserError
+from himap.flops import DecoderShape, count
+from himap.metrics.statistics import bootstrap_mean
+from himap.progress import Bar, Quiet
+from himap.result import Result, digest, environment
+from himap.strategy import Strategy
+
+if TYPE_CHECKING:
+    from himap.models.base import Model
+    from himap.tasks.base import Sample, Task
+
+log = logging.getLogger(__name__)
+
+_FAILURES_SHOWN = 5
+Tokens = tuple[int, int, int]
+"""System, image and instruction tokens of a prompt."""
+
+
+def evaluate(
+    model: Model,
+    strategy: Strategy,
+    task: Task,
+    *,
+    batch_size: int,
+    answers_path: Path | None = None,
+    identity: Mapping[str, Any] | None = None,
+    resume: bool = True,
+    stop_on_bad_sample: bool = False,
+    bar: Bar | None = None,
+) -> Result:
+    """Ask a pruned model every sample of a task and score the answers.
+
+    Args:
+        model: loaded, in eval mode.
+        strategy: what to prune; `Strategy("none")` for the plain model.
+        task: its samples, prompts, parser and score.
+        batch_size: prompts at once; halved, and said so, where memory does not suffice.
+        answers_path: of answers.jsonl; None writes nothing.
+        identity: the settings that change the numbers; answers made with others are refused. By default the
+            names of model and task and the strategy's stages.
+        resume: go on with the answers at `answers_path`.
+        stop_on_bad_sample: end at the first sample that fails, instead of counting it.
+        bar: told about the progress.
+
+    Raises:
+        UserError: the answers belong to other settings, or every sample failed.
+    """
+    bar = bar or Quiet()
+    strategy.check_depth(model.text_config.num_hidden_layers)
+    if identity is None:
+        identity = {"model": model.name, "pruning": asdict(strategy), "task": task.name, "split": task.split}
+    samples = task.samples()
+    _check_ids(task, samples)
+    answers = Answers(answers_path, identity, resume=resume)
+    pending = [sample for sample in samples if sample.id not in answers.rows]
+    n_before = len(samples) - len(pending)
+
+    bar.begin(len(samples), n_before)
+    started = time.perf_counter()
+    try:
+        failed = 0
+        for rows in _answer_all(model, strategy, task, pending, batch_size, bar):
+            answers.add(rows)
+            for row in rows:
+                failed += row["error"] is not None
+                _report(task, row, failed, stop_on_bad_sample, bar)
+            bar.advance(len(rows))
+        seconds = time.perf_counter() - started
+    finally:
+        bar.end()
+
+    good = [sample for sample in samples if answers.rows[sample.id]["error"] is None]
+    bad = [sample.id for sample in samples if answers.rows[sample.id]["error"] is not None]
+    if not good:
+        reason = answers.rows[bad[0]]["error"] if bad else "the task has no sample"
+        raise UserError(f"task={task.name}: no sample was answered; the first reason: {reason}")
+    score = task.score(good, [answers.rows[sample.id]["prediction"] for sample in good])
+    answers.finish(
+        [sample.id for sample in samples],
+        dict(zip((sample.id for sample in good), map(float, score.per_sample), strict=True)),
+    )
+    interval = bootstrap_mean(score.per_sample)
+    flops, kept = cost(
+        DecoderShape.from_config(model.hf.config),
+        strategy,
+        Counter(tuple(answers.rows[sample.id]["tokens"]) for sample in good),
+    )
+    return Result(
+        model=model.name,
+        pruning=strategy.name,
+        task=task.name,
+        split=task.split,
+        n_samples=len(good),
+        n_failed=len(bad),
+        metrics={**score.metrics, "primary": score.primary},
+        ci95=[interval.low * score.scale, interval.high * score.scale],
+        kept=kept,
+        flops=flops,
+        samples_per_second=len(pending) / seconds if pending else None,
+        environment=environment(str(model.device)),
+        config_sha256=digest(identity),
+        failed=bad,
+        notes=list(score.notes),
+    )
+
+
+def cost(
+    shape: DecoderShape, strategy: Strategy, prompts: Counter[Tokens]
+) -> tuple[dict[str, float], list[list[float]]]:
+    """FLOPs and kept tokens over prompts of several sizes.
+
+    Args:
+        prompts: how often each (system, image, instruction) occurs.
+    Returns:
+        mean TFLOPs and share of the summed cost, both counts; and [layer, mean image tokens kept] per stage.
+    """
+    n_prompts = prompts.total()
+    plain = Strategy("none")
+    flops = {}
+    for name in ("paper", "prefill"):
+        key = f"{name}_tflops"
+        spent = sum(n * getattr(count(shape, strategy, *tokens), key) for tokens, n in prompts.items())
+        whole = sum(n * getattr(count(shape, plain, *tokens), key) for tokens, n in prompts.items())
+        flops[key] = spent / n_prompts
+        flops[f"{name}_share"] = spent / whole if whole else 1.0
+    kept = []
+    for number, stage in enumerate(strategy.stages):
+        mean = sum(n * strategy.kept(tokens[1])[number][1] for tokens, n in prompts.items()) / n_prompts
+        kept.append([stage.layer, int(mean) if mean == int(mean) else round(mean, 3)])
+    return flops, kept
+
+
+def _check_ids(task: Task, samples: Sequence[Sample]) -> None:
+    twice = [name for name, n in Counter(sample.id for sample in samples).items() if n > 1]
+    if twice:
+        raise HimapError(f"task={task.name}: the sample id {twice[0]!r} occurs more than once.")
+
+
+def _answer_all(
+    model: Model, strategy: Strategy, task: Task, pending: Sequence[Sample], batch_size: int, bar: Bar
+) -> Iterator[list[Row]]:
+    """Yield the rows of one batch after the other, prompts of like length together, the longest first."""
+    from himap.pruning import Pruner
+
+    # Longest first: little padding, memory runs out at once or never, and estimates err to the safe side.
+    queue = deque(sorted(pending, key=_length, reverse=True))
+    with Pruner(model.hf, strategy, image_token_ids=model.image_token_ids):
+        while queue:
+            batch = [queue.popleft() for _ in range(min(batch_size, len(queue)))]
+            rows, error = _try(model, task, batch)
+            if rows:
+                yield rows
+            elif _is_out_of_memory(error) and len(batch) > 1:
+                batch_size = len(batch) // 2
+                bar.say(f"out of memory with {len(batch)} prompts at once; going on with {batch_size}")
+                queue.extendleft(reversed(batch))
+                _free_memory()
+            elif len(batch) > 1:
+                # One of them is to blame; the others must not suffer.
+                for sample in batch:
+                    rows, error = _try(model, task, [sample])
+                    yield rows or [_failed_row(sample, error)]
+            else:
+                yield [_failed_row(batch[0], error)]
+
+
+def _length(sample: Sample) -> tuple[int, int]:
+    return len(sample.images), sum(map(len, (sample.question, sample.hint, *sample.choices)))
+
+
+def _try(model: Model, task: Task, batch: Sequence[Sample]) -> tuple[list[Row], str]:
+    """The rows of a batch, or none and why."""
+    try:
+        return _answer(model, task, batch), ""
+    # Whatever a sample raises (a broken image, a refusing model) is counted and reported as the sample's.
+    except Exception as error:
+        log.debug("a batch failed", exc_info=True)
+        return [], " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _answer(model: Model, task: Task, batch: Sequence[Sample]) -> list[Row]:
+    from himap.layout import Layout
+
+    encoded = model.encode([task.prompt(sample, model.family) for sample in batch])
+    texts = model.generate(encoded, task.generation)
+    layout = Layout.from_ids(encoded["input_ids"], model.image_token_ids, encoded.get("attention_mask"))
+    return [
+        {
+            **_asked(sample),
+            "prediction": task.parse(text, sample),
+            "text": text,
+            "tokens": list(counts),
+            "score": None,
+            "error": None,
+        }
+        for sample, text, counts in zip(batch, texts, layout.counts, strict=True)
+    ]
+
+
+def _failed_row(sample: Sample, error: str) -> Row:
+    return {
+        **_asked(sample),
+        "prediction": None,
+        "text": None,
+        "tokens": None,
+        "score": None,
+        "error": error,
+    }
+
+
+def _asked(sample: Sample) -> Row:
+    return {
+        "id": sample.id,
+        "question": sample.question,
+        "reference": sample.answer or list(sample.references),
+    }
+
+
+def _report(task: Task, row: Row, n_failed: int, stop: bool, bar: Bar) -> None:
+    if row["error"] is None:
+        return
+    message = f"task={task.name}: sample {row['id']} failed: {row['error']}"
+    if stop:
+        raise UserError(f"{message} (mend it, or count it with task.on_bad_sample=report)")
+    if n_failed <= _FAILURES_SHOWN:
+        bar.say(message)
+    elif n_failed == _FAILURES_SHOWN + 1:
+        bar.say("more samples fail; result.json lists them all")
+
+
+def _is_out_of_memory(error: str) -> bool:
+    # torch raises plain RuntimeErrors for some devices, and the class differs between them; the words do not.
+    return any(word in error for word in ("out of memory", "OutOfMemory", "MemoryError", "not enough memory"))
+
+
+def _free_memory() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
