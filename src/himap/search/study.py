@@ -1,0 +1,214 @@
+"""A sweep from its folder's first file to its held-out results; every step can be interrupted and goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import himap
+from himap.errors import UserError
+from himap.files import write_json
+from himap.search import heldout
+from himap.search.config import SearchConfig
+from himap.search.evaluator import Evaluator, evaluate_once
+from himap.search.outcome import is_sweep, read_outcome, read_study
+from himap.search.owner import locked
+from himap.search.restore import restore
+from himap.search.sampler import SEEDED, make_sampler, stratified
+from himap.search.space import Params, Space
+from himap.search.storage import open_storage, open_study
+from himap.search.trials import TrialStore
+from himap.search.worker import Finished, Worker
+from himap.strategy import Strategy
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is searched, on what.
+
+    Attributes:
+        config: the search's settings.
+        space: its configurations.
+        baselines: name -> strategy that the front is compared with.
+        cost: FLOPs share of a strategy, for the stratified seeds.
+        split: where trials are evaluated.
+        identity: the nested settings (model, task, ...) that change numbers; with the search's own they must
+            stay the same in a folder.
+    """
+
+    config: SearchConfig
+    space: Space
+    baselines: dict[str, Strategy]
+    cost: Callable[[Strategy], float]
+    split: str
+    identity: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        for strategy in self.baselines.values():
+            strategy.check_depth(self.space.n_layers)
+
+
+class Watcher:
+    """Sees a sweep's steps; this one does nothing."""
+
+    def phase(self, name: str, total: int, done: int) -> None:
+        """A phase of `total` steps begins, `done` of which are there already."""
+
+    def trial(self, finished: Finished) -> None:
+        """A trial was evaluated."""
+
+    def point(self, key: str) -> None:
+        """A baseline or a held-out point was evaluated."""
+
+
+def run(sweep: Sweep, folder: Path, evaluate: Evaluator, watcher: Watcher | None = None) -> bool:
+    """Search until the budget is spent, then check the front on the held-out split.
+
+    Several processes may run the same sweep in the same folder; the last one to end does the check.
+
+    Returns:
+        whether the sweep is complete; False where another worker still evaluates a trial.
+    Raises:
+        UserError: the folder has another configuration, the storage cannot be opened, or trials keep failing.
+    """
+    watcher = watcher or Watcher()
+    folder = folder.resolve()
+    with locked(folder):
+        study = prepare(sweep, folder)
+
+    worker = Worker(
+        study,
+        sweep.space,
+        folder,
+        evaluate,
+        budget=sweep.config.trials,
+        sampler=sweep.config.sampler,
+        seed=sweep.config.seed,
+        split=sweep.split,
+        flops=sweep.config.flops,
+        on_finished=watcher.trial,
+    )
+    beside = {
+        sweep.space.key(strategy): strategy
+        for strategy in sweep.baselines.values()
+        if sweep.space.params_of(strategy) is None
+    }
+    watcher.phase("baselines", len(beside), 0)
+    for key, strategy in beside.items():
+        evaluate_once(evaluate, strategy, sweep.split, folder / "baselines" / key)
+        watcher.point(key)
+    watcher.phase("trials", sweep.config.trials, worker.n_ended())
+    worker.run()
+    if worker.others_running():
+        return False
+
+    outcome = read_outcome(folder)
+    chosen = heldout.choose(outcome, sweep.space, sweep.baselines, sweep.config.heldout_points)
+    watcher.phase("held-out", len(chosen), 0)
+    heldout.check(evaluate, chosen, sweep.config.heldout_split, folder, watcher.point)
+    return True
+
+
+def prepare(sweep: Sweep, folder: Path) -> Study:
+    """Write or compare study.json, open the study, and enqueue what the search starts with."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    identity = _flat({**sweep.identity, "search": _search_identity(sweep.config)})
+    if is_sweep(folder):
+        before = read_study(folder)
+        _refuse_changes(before["identity"], identity, folder)
+        study_id, name = before["id"], before["name"]
+    else:
+        study_id = uuid.uuid4().hex
+        # Only a database that several sweeps share needs different names.
+        name = sweep.config.name or (folder.name if "://" in sweep.config.storage else "sweep")
+    write_json(
+        folder / "study.json",
+        {
+            "id": study_id,
+            "name": name,
+            "himap": himap.__version__,
+            "identity_sha256": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+            "identity": identity,
+            "search": asdict(sweep.config),
+            "axes": sweep.space.names,
+            "n_layers": sweep.space.n_layers,
+            "n_image": sweep.space.n_image,
+            "split": sweep.split,
+            "baselines": {
+                key: {
+                    "key": sweep.space.key(strategy),
+                    "stages": [asdict(stage) for stage in strategy.stages],
+                }
+                for key, strategy in sweep.baselines.items()
+            },
+        },
+    )
+    storage = open_storage(sweep.config.storage, folder)
+    study = open_study(storage, name, make_sampler(sweep.config))
+    owner = study.user_attrs.get("folder_id")
+    if owner is None:
+        study.set_user_attr("folder_id", study_id)
+    elif owner != study_id:
+        raise UserError(
+            f"search.name={name}: another folder has a study of this name in the database (choose another)."
+        )
+    restore(study, sweep.space, TrialStore(folder), sweep.config.flops, sweep.config.sampler)
+    if not study.user_attrs.get("started"):
+        for params in first_configurations(sweep):
+            study.enqueue_trial(sweep.space.fixed(params), skip_if_exists=True)
+        study.set_user_attr("started", True)
+    n_before = len(study.get_trials(deepcopy=False))
+    study.sampler = make_sampler(sweep.config, n_before)
+    return study
+
+
+def first_configurations(sweep: Sweep) -> list[Params]:
+    """What the search starts with: the baselines that the axes reach, then the stratified seeds."""
+    chosen: dict[str, Params] = {}
+    for strategy in sweep.baselines.values():
+        params = sweep.space.params_of(strategy)
+        if params is not None:
+            chosen.setdefault(sweep.space.key(strategy), params)
+    if sweep.config.sampler in SEEDED:
+        n_seeds = min(sweep.config.seeds, max(0, sweep.config.trials - len(chosen)))
+        for params in stratified(sweep.space, n_seeds, sweep.cost, sweep.config.seed):
+            chosen.setdefault(sweep.space.key(sweep.space.strategy(params)), params)
+    return list(chosen.values())
+
+
+def _search_identity(config: SearchConfig) -> dict[str, Any]:
+    # Budget, storage, names and how many points are checked may change when a sweep goes on.
+    kept = ("axes", "sampler", "seed", "flops", "heldout_split", "heldout_limit")
+    return {key: value for key, value in asdict(config).items() if key in kept}
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys, as they are typed on the command line."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _refuse_changes(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    # Through JSON, so that tuples and lists compare equal.
+    now = json.loads(json.dumps(now))
+    keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if keys:
+        changes = "; ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in keys)
+        raise UserError(
+            f"{folder}: this sweep was begun with another configuration: {changes} "
+            "(undo the change, or give a new hydra.run.dir)."
+        )
