@@ -39,7 +39,7 @@ def hypervolume(points: Sequence[Point]) -> float:
     """
     front = [points[i] for i in pareto(points) if points[i].share < 1 and points[i].accuracy > 0]
     area = 0.0
-    for point, share_after in zip(front, [p.share for p in front[1:]] + [1.0], strict=True):
+    for point, share_after in zip(front, [*(p.share for p in front), 1.0][1:], strict=True):
         area += point.accuracy / 100 * (share_after - point.share)
     return area
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,16 @@ class Outcome:
 
 
 def point_of(result: dict[str, Any], flops: str) -> Point:
-    """The two objectives of a result: its headline metric and its FLOPs share (`paper` or `prefill`)."""
-    metrics = result["metrics"]
-    return Point(accuracy=metrics[metrics["primary"]], share=result["flops"][f"{flops}_share"])
+    """The two objectives of a result: its headline metric and its FLOPs share (`paper` or `prefill`).
+
+    Raises:
+        ValueError: the metric is not a number.
+    """
+    name = result["metrics"]["primary"]
+    accuracy = result["metrics"][name]
+    if accuracy is None or not math.isfinite(accuracy):
+        raise ValueError(f"the metric {name} is {accuracy}, which cannot be searched")
+    return Point(accuracy=accuracy, share=result["flops"][f"{flops}_share"])
 
 
 def is_sweep(folder: Path) -> bool:
