@@ -8,7 +8,7 @@ class HimapError(Exception):
 
 
 class UserError(HimapError):
-    """Something a user typed, pointed to or lacks. The message says key, value, rule and remedy in one line."""
+    """Something a user typed, pointed to or lacks; the message is one line: key, value, rule and remedy."""
 
 
 class ConfigError(UserError):

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from himap.answers import Answers, Row
+from himap.cost import cost
 from himap.errors import HimapError, UserError
-from himap.flops import DecoderShape, count
+from himap.flops import DecoderShape
 from himap.metrics.statistics import bootstrap_mean
 from himap.progress import Bar, Quiet
 from himap.result import Result, digest, environment
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FAILURES_SHOWN = 5
-Tokens = tuple[int, int, int]
-"""System, image and instruction tokens of a prompt."""
 
 
 def evaluate(
@@ -116,32 +115,6 @@ def evaluate(
         failed=bad,
         notes=list(score.notes),
     )
-
-
-def cost(
-    shape: DecoderShape, strategy: Strategy, prompts: Counter[Tokens]
-) -> tuple[dict[str, float], list[list[float]]]:
-    """FLOPs and kept tokens over prompts of several sizes.
-
-    Args:
-        prompts: how often each (system, image, instruction) occurs.
-    Returns:
-        mean TFLOPs and share of the summed cost, both counts; and [layer, mean image tokens kept] per stage.
-    """
-    n_prompts = prompts.total()
-    plain = Strategy("none")
-    flops = {}
-    for name in ("paper", "prefill"):
-        key = f"{name}_tflops"
-        spent = sum(n * getattr(count(shape, strategy, *tokens), key) for tokens, n in prompts.items())
-        whole = sum(n * getattr(count(shape, plain, *tokens), key) for tokens, n in prompts.items())
-        flops[key] = spent / n_prompts
-        flops[f"{name}_share"] = spent / whole if whole else 1.0
-    kept = []
-    for number, stage in enumerate(strategy.stages):
-        mean = sum(n * strategy.kept(tokens[1])[number][1] for tokens, n in prompts.items()) / n_prompts
-        kept.append([stage.layer, int(mean) if mean == int(mean) else round(mean, 3)])
-    return flops, kept
 
 
 def _check_ids(task: Task, samples: Sequence[Sample]) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from himap.errors import ConfigError
+from himap.rules import unknown
 
 CRITERIA = ("img2txt", "img2img", "all2img", "last2img", "random", "uniform")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One pruning step: after `layer` decoder layers, drop the share `drop` of the image tokens still present.
+    """One pruning step: after `layer` decoder layers, drop the share `drop` of the remaining image tokens.
 
     Attributes:
         layer: how many decoder layers see the tokens before the drop (the paper's K), at least 1.
@@ -36,11 +37,13 @@ class Stage:
     def __post_init__(self) -> None:
         key = f"pruning.stages.{self.name}"
         if self.layer < 1:
-            raise ConfigError(f"{key}.layer={self.layer}: must be at least 1 (that many layers see all tokens).")
+            raise ConfigError(f"{key}.layer={self.layer}: must be at least 1 (layers that see all tokens).")
         if not 0 <= self.drop < 1:
-            raise ConfigError(f"{key}.drop={self.drop}: must be in [0, 1), the share of image tokens to drop.")
+            raise ConfigError(
+                f"{key}.drop={self.drop}: must be in [0, 1) (the share of tokens to drop)."
+            )
         if self.criterion not in CRITERIA:
-            raise ConfigError(f"{key}.criterion={self.criterion}: unknown; choose one of {', '.join(CRITERIA)}.")
+            raise unknown(f"{key}.criterion", self.criterion, CRITERIA)
 
     def n_kept(self, n: int) -> int:
         """Number of image tokens kept of `n`: round((1 - drop) * n)."""

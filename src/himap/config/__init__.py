@@ -12,6 +12,7 @@ from himap.config.schema import (
     TaskConfig,
     TrackingConfig,
     identity,
+    without_secrets,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "TaskConfig",
     "TrackingConfig",
     "identity",
+    "without_secrets",
 ]

@@ -19,8 +19,8 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from himap.config.rules import suggestion, unknown
 from himap.errors import ConfigError
+from himap.rules import suggestion, unknown
 
 # Hydra raises a bare ValueError for `group=null`.
 EXPLAINED = (HydraException, OmegaConfBaseException, ValueError)

@@ -10,8 +10,8 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from himap.config.rules import at_least, one_of
 from himap.errors import ConfigError
+from himap.rules import at_least, one_of
 from himap.strategy import Stage, Strategy
 
 
@@ -236,3 +236,12 @@ def identity(
         "task": task_part,
         "hardware": {"dtype": hardware.dtype, "attention": hardware.attention},
     }
+
+
+def without_secrets(value: Any) -> Any:
+    """Nested settings with the password of every URL (a database's, say) replaced by asterisks."""
+    if isinstance(value, dict):
+        return {key: without_secrets(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_secrets(inner) for inner in value]
+    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", value) if isinstance(value, str) else value

@@ -1,0 +1,147 @@
+"""Runs a verb through Hydra: what was typed is checked first, and Ctrl-C says how to go on."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from himap.config import without_secrets
+from himap.config.compose import composer, parse, register
+from himap.config.explain import EXPLAINED, explain
+from himap.errors import UserError
+from himap.files import write_atomic
+from himap.paths import conf_dir
+
+Run = Callable[[Any, Path], None]
+
+
+def launch(verb: str, schema: type, run: Run, arguments: Sequence[str]) -> None:
+    """Compose, check and run a verb with the arguments typed after it.
+
+    Args:
+        verb: name of the root configuration.
+        schema: its dataclass.
+        run: takes the checked object and the run's folder.
+        arguments: overrides and Hydra's own flags.
+
+    Raises:
+        UserError: something typed is wrong; nothing was started then.
+    """
+    register(verb, schema)
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"himap {verb}: {message} (himap {verb} --hydra-help lists the flags).")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    flags = parser.parse_args(arguments)
+    if flags.config_dir is not None and not Path(flags.config_dir).is_dir():
+        raise UserError(
+            f"--config-dir={flags.config_dir}: no such folder (give one with groups such as model/)."
+        )
+    if not (flags.help or flags.hydra_help or flags.cfg or flags.info or flags.shell_completion):
+        _check(verb, schema, flags)
+
+    folders: list[Path] = []
+
+    def job(cfg: DictConfig) -> None:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        folders.append(folder)
+        try:
+            _run(schema, run, cfg, folder)
+        except UserError as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise  # Hydra goes on with the other jobs and raises this again at the end
+            print(" ".join(str(error).split()), file=sys.stderr)
+            sys.exit(1)
+
+    application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)
+    try:
+        with _raising_hydra(), _typed([f"himap {verb}", *arguments]):
+            application()
+    except KeyboardInterrupt:
+        print(_how_to_go_on(verb, arguments, folders), file=sys.stderr)
+        sys.exit(130)
+    except EXPLAINED as error:
+        if isinstance(error, UserError):
+            raise
+        raise explain(error, flags.overrides, OmegaConf.create({}), schema) from error
+
+
+def _run(schema: type, run: Run, cfg: DictConfig, folder: Path) -> None:
+    config: Any = parse(schema, cfg)
+    path = folder / "config.yaml"
+    text = OmegaConf.to_yaml(OmegaConf.create(without_secrets(OmegaConf.to_container(cfg, resolve=True))))
+    # What lies in a folder already was made with its config.yaml, and this run may be refused for being
+    # different: the file changes only when the run has succeeded.
+    if not path.exists():
+        write_atomic(path, text)
+    run(config, folder)
+    write_atomic(path, text)
+
+
+def _check(verb: str, schema: type, flags: Namespace) -> None:
+    """Check every combination that would run: the last of a long multirun fails at the first second, too."""
+    with composer(flags.config_dir) as composed:
+        for overrides in _combinations(flags):
+            parse(schema, composed(flags.config_name or verb, overrides), overrides)
+
+
+def _combinations(flags: Namespace) -> list[list[str]]:
+    if not flags.multirun:
+        return [flags.overrides]
+    if any(override.startswith("hydra/sweeper") for override in flags.overrides):
+        return []  # only that sweeper knows what it will run
+    loader: ConfigLoader = GlobalHydra.instance().config_loader()
+    try:
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(flags.overrides)
+        return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+    except EXPLAINED as error:
+        raise explain(error, flags.overrides, OmegaConf.create({})) from error
+
+
+def _how_to_go_on(verb: str, arguments: Sequence[str], folders: Sequence[Path]) -> str:
+    if not folders or any(argument in ("-m", "--multirun") for argument in arguments):
+        return "interrupted"
+    typed = [argument for argument in arguments if not argument.startswith("hydra.run.dir=")]
+    command = shlex.join(["himap", verb, *typed, f"hydra.run.dir={folders[-1]}"])
+    return f"interrupted; this goes on from here: {command}"
+
+
+@contextmanager
+def _raising_hydra() -> Iterator[None]:
+    """Let Hydra raise what goes wrong instead of printing it."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+@contextmanager
+def _typed(words: list[str]) -> Iterator[None]:
+    before, sys.argv = sys.argv, [sys.argv[0], *words[1:]]
+    try:
+        yield
+    finally:
+        sys.argv = before
