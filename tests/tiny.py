@@ -24,7 +24,7 @@ class Tiny:
     """A model, its placeholder ids and a maker of inputs.
 
     `batch(n_images, n_text, seed)` gives keyword arguments of `forward` and `generate`: sample i has
-    `n_images[i]` pictures and `n_text[i]` text tokens after the first one, left-padded with an attention mask.
+    `n_images[i]` pictures and `n_text[i]` text tokens at its end; left-padded.
     """
 
     name: str

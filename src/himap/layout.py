@@ -88,10 +88,20 @@ class Layout:
         )
 
     @cached_property
+    def _on_host(self) -> list[list[int]]:
+        """Per sample the three counts, and 1 where the last token is an image; one wait for the device."""
+        masks = (self.system, self.image, self.instruction, self.last & self.image)
+        return torch.stack([mask.sum(-1) for mask in masks], dim=-1).tolist()
+
+    @property
     def counts(self) -> list[Counts]:
-        """Tokens by kind, one entry a sample; reading it waits once for the device."""
-        sums = torch.stack([self.system.sum(-1), self.image.sum(-1), self.instruction.sum(-1)], dim=-1)
-        return [Counts(*row) for row in sums.tolist()]
+        """Tokens by kind, one entry a sample."""
+        return [Counts(*row[:3]) for row in self._on_host]
+
+    @property
+    def ends_with_image(self) -> list[bool]:
+        """Whether the sample's last token is an image token, one entry a sample."""
+        return [bool(row[3]) for row in self._on_host]
 
     @property
     def present(self) -> Tensor:

@@ -19,7 +19,7 @@ from himap.layout import Layout
 from himap.masks import decode_mask, prefill_mask
 from himap.selection import Selection, gather_tokens
 from himap.strategy import Stage, Strategy
-from himap.support import check_cached_call, check_call, check_supported, text_decoder
+from himap.support import check_cached_call, check_call, check_layout, check_supported, text_decoder
 
 __all__ = ["Pruner", "check_supported", "text_decoder"]
 
@@ -143,6 +143,7 @@ class Pruner:
             check_cached_call(call, known=cache in self._cached)
             return
         layout = Layout.from_ids(call["input_ids"], self.image_token_ids, call.get("attention_mask"))
+        check_layout(layout)
         self._prefill = self._last = _Prefill(layout)
 
     def _after_model(self, module: nn.Module, args: Any, output: Any) -> None:

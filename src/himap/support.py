@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from himap.errors import Unsupported
+from himap.layout import Layout
 
 # Text decoders on which the laws of tests/test_pruning*.py were run.
 _TEXT_TYPES = (
@@ -119,6 +120,20 @@ def check_call(call: Mapping[str, Any]) -> None:
     if call.get("input_ids") is None and (cache is None or cache.get_seq_length() == 0):
         raise Unsupported(
             "inputs_embeds: cannot be pruned alone; pass input_ids (they show the image tokens)."
+        )
+
+
+def check_layout(layout: Layout) -> None:
+    """Refuse prompts whose last token could be dropped: it is the one that the answer starts from.
+
+    Raises:
+        Unsupported: the message names the sample.
+    """
+    ending = layout.ends_with_image
+    if any(ending):
+        raise Unsupported(
+            f"input_ids: sample {ending.index(True)} of the batch ends with an image token; "
+            "put text (such as the answer's cue) after it."
         )
 
 

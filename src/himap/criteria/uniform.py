@@ -8,7 +8,7 @@ from torch import Tensor
 from himap.criteria.base import FixedCriterion
 from himap.layout import Layout
 
-# Grids of up to 4096 columns, and runs of up to 4096 tokens that are no square grid.
+# Up to 4096 columns or tokens in a line; the order then has 24 bits, which float32 still tells apart.
 _BITS = 12
 
 
@@ -25,7 +25,9 @@ class Uniform(FixedCriterion):
         place, length = _runs(layout.image)
         side = length.double().sqrt().round().long()
         width = torch.where(side * side == length, side, length).clamp(min=1)
-        x, y = place % width, place // width
+        height = torch.where(side * side == length, side, 1).clamp(min=1)
+        # Stretched to 2^12 cells, so that the highest bit halves a grid of any size.
+        x, y = (place % width << _BITS) // width, (place // width << _BITS) // height
         order = torch.zeros_like(place)
         # The lowest bits of x and y become the highest of the order: neighbours come far apart in it.
         for bit in range(_BITS):

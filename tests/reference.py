@@ -1,0 +1,118 @@
+"""Independent re-statements that the laws compare with: the released algorithm, and pruning as masking.
+
+Both run the model's own layers with eager attention and whole attention maps; neither uses himap's engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from tiny import Tiny
+from torch import Tensor
+
+from himap.strategy import Strategy
+
+
+def decoder_of(tiny: Tiny) -> Any:
+    """The text decoder of a tiny model."""
+    return tiny.model.model.language_model
+
+
+def decoder_inputs(tiny: Tiny, inputs: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """What enters the first layer: hidden states [B, T, D] and (cos, sin)."""
+    seen = {}
+
+    def look(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen["hidden"], seen["tables"] = args[0], kwargs["position_embeddings"]
+
+    handle = decoder_of(tiny).layers[0].register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        tiny.model(**inputs, use_cache=False)
+    finally:
+        handle.remove()
+    return seen["hidden"], seen["tables"]
+
+
+@torch.no_grad()
+def released_algorithm(
+    tiny: Tiny, inputs: dict[str, Tensor], strategy: Strategy, n_system: int
+) -> tuple[list[list[int]], Tensor]:
+    """HiMAP and FastV as their repositories compute them, on one unpadded prompt with one picture.
+
+    Slices by fixed positions, averages whole attention maps over heads, sums rows, takes the top k, and goes
+    on with the concatenation of system, kept image and instruction tokens at their old positions.
+
+    Returns:
+        Kept positions of every stage, and the last position's logits [vocab].
+    """
+    hidden, tables = decoder_inputs(tiny, inputs)
+    positions = torch.arange(hidden.shape[1])
+    n_image = int((inputs["input_ids"] == tiny.image_token_ids[0]).sum())
+    stages = {stage.layer: stage for stage in strategy.stages}
+    kept = []
+    attention = hidden.new_zeros(0)
+    for number, layer in enumerate(decoder_of(tiny).layers):
+        if number in stages:
+            image = slice(n_system, n_system + n_image)
+            rows = {
+                "img2txt": slice(n_system + n_image, None),
+                "img2img": image,
+                "all2img": slice(None),
+                "last2img": slice(-1, None),
+            }[stages[number].criterion]
+            scores = attention[0].mean(0)[rows, image].sum(0)
+            n_image = round((1 - stages[number].drop) * n_image)
+            best = scores.topk(n_image).indices.sort().values + n_system
+            index = torch.cat([torch.arange(n_system), best, torch.arange(image.stop, len(positions))])
+            hidden, positions = hidden[:, index], positions[index]
+            kept.append(positions[n_system : n_system + n_image].tolist())
+        n = len(positions)
+        mask = torch.full((n, n), torch.finfo(hidden.dtype).min).triu(1)[None, None]
+        hidden, attention = _layer(layer, hidden, mask, tuple(t[..., positions, :] for t in tables))
+    return kept, tiny.model.lm_head(decoder_of(tiny).norm(hidden))[0, -1]
+
+
+def _layer(layer: Any, hidden: Tensor, mask: Tensor, tables: Any) -> tuple[Tensor, Tensor]:
+    maps: list[Tensor] = []
+    handle = layer.self_attn.register_forward_hook(lambda module, args, output: maps.append(output[1]))
+    try:
+        return layer(hidden, attention_mask=mask, position_embeddings=tables), maps[0]
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def masked(tiny: Tiny, strategy: Strategy, dropped: Sequence[Tensor]) -> Iterator[None]:
+    """Hide tokens instead of dropping them: from each stage's layer on, for every later query.
+
+    Args:
+        tiny: a model with eager attention, or any if the batch has padding (sdpa has no mask to edit otherwise).
+        strategy: gives the layers.
+        dropped: per stage [B, T] bool, true at all tokens that are gone after it.
+    """
+    layers = decoder_of(tiny).layers
+    handles = []
+    ends = [stage.layer for stage in strategy.stages[1:]] + [len(layers)]
+    for stage, end, gone in zip(strategy.stages, ends, dropped, strict=True):
+        for layer in layers[stage.layer : end]:
+            handles.append(layer.register_forward_pre_hook(_hider(gone), with_kwargs=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hider(gone: Tensor) -> Any:
+    def hide(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        mask = kwargs["attention_mask"].clone()
+        # Beam search repeats each sample; new tokens are never hidden.
+        columns = gone.repeat_interleave(mask.shape[0] // gone.shape[0], 0)[:, None, None]
+        prompt = mask[..., : gone.shape[-1]]
+        prompt.masked_fill_(columns, False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min)
+        return args, {**kwargs, "attention_mask": mask}
+
+    return hide
