@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
+from tiny import IMAGE_ID, N_PATCHES, PAD_ID, tiny_llava
 
 from himap.models.base import Model
 from himap.tasks.base import Generation, Prompt, Sample, Score, Task
-from tests.tiny import IMAGE_ID, N_PATCHES, PAD_ID, tiny_llava
 
 _SIDE = 16
 
@@ -46,7 +47,7 @@ class TinyModel(Model):
             row = [2, 3]
             for image in prompt.images:
                 row += [IMAGE_ID] * N_PATCHES
-                pixels.append(torch.tensor(list(image.getdata()), dtype=torch.float32) / 255)
+                pixels.append(torch.from_numpy(np.array(image, dtype=np.float32)) / 255)
             rows.append(row + [4 + ord(letter) % 80 for letter in prompt.text])
         longest = max(map(len, rows))
         batch = {
@@ -69,7 +70,7 @@ class Questions(Task):
 
     name: str = "questions"
     split: str = "search"
-    generation: Generation = Generation(max_new_tokens=3)
+    generation: Generation = field(default_factory=lambda: Generation(max_new_tokens=3))
     n: int = 12
     load: Callable[[int], Image.Image] = image
 

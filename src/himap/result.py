@@ -80,7 +80,13 @@ class Result:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Result:
-        """The reverse of `to_dict`; keys of later versions are ignored."""
+        """The reverse of `to_dict`; keys of later versions are ignored.
+
+        Raises:
+            TypeError: the content is no mapping or lacks a field.
+        """
+        if not isinstance(content, Mapping):
+            raise TypeError("no mapping")
         known = {item.name for item in fields(cls)}
         return cls(**{key: value for key, value in content.items() if key in known})
 
