@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Model:
     """A loaded multimodal LLM with what it needs to be asked and pruned.
 
-    Adapters (one file each) subclass it, override `format` and, where their preprocessing is special, `encode`.
+    Adapters (one file each) subclass it and override `format`, and `encode` where preprocessing is special.
 
     Attributes:
         name: the configuration's name.

@@ -26,6 +26,7 @@ class Sample:
         answer: the one right answer, where there is one.
         category: what the benchmark reports separately.
         group: samples of one group stay together when a limit is applied (MME's pairs).
+        question_id: the benchmark's own id, in its own type, for its scripts; `id` where it has none.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Sample:
     answer: str = ""
     category: str = ""
     group: str = ""
+    question_id: str | int = ""
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,19 @@ class Score:
     Attributes:
         primary: key of the headline number in `metrics`.
         metrics: name -> value, in the unit that the benchmark prints (mostly percent).
-        per_sample: one number a sample; their mean times `scale` is `metrics[primary]`.
+        per_sample: one number a sample, None where a judge gave none; the mean of the numbers times `scale` is
+            `metrics[primary]` unless `interval` is set.
         scale: 100 for a percentage.
+        interval: 95 % interval of the headline number where it is no plain mean over the samples.
         notes: facts a reader of the numbers needs (tokenizer used, not comparable under a limit, ...).
     """
 
     primary: str
     metrics: dict[str, float]
-    per_sample: tuple[float, ...]
+    per_sample: tuple[float | None, ...]
     scale: float = 100.0
     notes: tuple[str, ...] = field(default=())
+    interval: tuple[float, float] | None = None
 
 
 class Task(ABC):
@@ -107,6 +112,10 @@ class Task(ABC):
         """Turn a sample into a prompt for a model family (`llava`, `qwen_vl_chat`, `shapes`, ...)."""
         return Prompt(text=self.text(sample, family), images=tuple(load() for load in sample.images))
 
+    def generation_for(self, family: str) -> Generation:
+        """Decoding settings for a model family; the same for all unless official protocols differ."""
+        return self.generation
+
     @abstractmethod
     def text(self, sample: Sample, family: str) -> str:
         """The user's turn for a sample."""
@@ -118,3 +127,7 @@ class Task(ABC):
     @abstractmethod
     def score(self, samples: Sequence[Sample], predictions: Sequence[str]) -> Score:
         """Score parsed predictions, one for each sample."""
+
+    def files(self, samples: Sequence[Sample], predictions: Sequence[str]) -> dict[str, str]:
+        """What to write beside the answers (a test server's submission, say): file name -> content."""
+        return {}

@@ -1,0 +1,291 @@
+"""What the published benchmarks share: data sources, options, limits, and errors that name the sample."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from himap.errors import ConfigError, UserError
+from himap.files import read_jsonl
+from himap.rules import one_of, unknown
+from himap.tasks.base import Generation, Prompt, Sample, Task
+from himap.tasks.images import decode, refuse
+from himap.tasks.rows import ParquetRows, Rows, open_disk, open_hub, parquet_files
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from himap.config import TaskConfig
+
+SOURCES = ("hub", "parquet", "disk", "original")
+
+SHORT = "\nAnswer the question using a single word or phrase."
+"""LLaVA's request after every question with a short answer."""
+
+# Qwen-VL-Chat's official evaluation of short answers completes this, outside of any conversation.
+QWEN = "qwen_vl_chat"
+QWEN_SHORT = Generation(max_new_tokens=10, min_new_tokens=1)
+
+Record = dict[str, Any]
+_BROKEN = (KeyError, TypeError, ValueError, IndexError, AttributeError)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where a benchmark's samples are.
+
+    Attributes:
+        source: `hub` (network), `parquet` (files with the hub's columns), `disk` (`save_to_disk`), or
+            `original` (the files as the benchmark's authors, or LLaVA, released them).
+        path: file or folder; for `original` the benchmark's own folder.
+        ids: the hub's names of it, tried in turn.
+        name: the hub's configuration.
+        split: the data's own name of the split; empty takes the task's.
+        revision: the hub's commit.
+        images: folder of the images, where they do not lie in their usual place below `path`.
+    """
+
+    source: str
+    path: str = ""
+    ids: tuple[str, ...] = ()
+    name: str = ""
+    split: str = ""
+    revision: str | None = None
+    images: str = ""
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> Data:
+        """Check `task.data`.
+
+        Raises:
+            ConfigError: an unknown key or source, or a source without its path.
+        """
+        known = [item.name for item in fields(cls)]
+        for key, value in given.items():
+            if key not in known:
+                raise unknown("task.data", key, known)
+            if key != "ids" and value is not None and not isinstance(value, str):
+                raise ConfigError(f"task.data.{key}={value}: must be a text.")
+        data = cls(**{"source": "", **{key: value for key, value in given.items() if value is not None}})
+        one_of("task.data.source", data.source, SOURCES)
+        if data.source != "hub" and not data.path:
+            raise ConfigError(f"task.data.path=null: must be given for task.data.source={data.source}.")
+        if data.source == "hub" and not data.ids:
+            raise ConfigError("task.data.ids=null: must name the data set for task.data.source=hub.")
+        return data
+
+    @property
+    def key(self) -> str:
+        """What to mend when a sample is broken."""
+        return f"task.data.source=hub ({self.ids[0]})" if self.source == "hub" else f"task.data.path={self.path}"
+
+
+class Benchmark(Task):
+    """A published benchmark; a subclass names its columns and turns a record into a sample.
+
+    Raises:
+        ConfigError: a split, an option or a data setting does not exist.
+    """
+
+    SPLITS: tuple[str, ...] = ()
+    """The splits that there are; empty leaves it to the data."""
+    COLUMNS: tuple[str, ...]
+    """Columns that must be there, without the image."""
+    OPTIONS: Mapping[str, Sequence[str] | type] = {}
+    """Option -> its values, or its type; the defaults stand in the YAML."""
+    GENERATION = Generation(max_new_tokens=128)
+    QWEN_GENERATION: Generation | None = QWEN_SHORT
+    FORM = {QWEN: "raw"}
+    """Family -> form of the prompt; `chat` where nothing is said."""
+
+    def __init__(self, config: TaskConfig) -> None:
+        if self.SPLITS:
+            one_of("task.split", config.split, self.SPLITS)
+        self.name, self.split, self.limit = config.name, config.split, config.limit
+        self.options = check_options(config.options, self.OPTIONS)
+        self.data = Data.parse(config.data)
+        self._changes = config.generation.changes()
+        self.generation = self.generation_for("")
+        self.notes: list[str] = []
+
+    # What a benchmark says of itself
+
+    @abstractmethod
+    def sample(self, record: Record, row: int) -> Sample | None:
+        """A record of the hub's columns as a sample without image; None leaves it out of the benchmark."""
+
+    def original(self, root: Path) -> Iterator[tuple[Sample, Path]]:
+        """Samples and the paths of their images from the released files in the folder `root`."""
+        raise ConfigError(f"task.data.source=original: not available for task={self.name}.")
+
+    # What is the same for all
+
+    def generation_for(self, family: str) -> Generation:
+        qwen = self.QWEN_GENERATION if family == QWEN else None
+        return replace(qwen or self.GENERATION, **self._changes)
+
+    def prompt(self, sample: Sample, family: str) -> Prompt:
+        images = tuple(load() for load in sample.images)
+        return Prompt(self.text(sample, family), images, form=self.FORM.get(family, "chat"))
+
+    def samples(self) -> Sequence[Sample]:
+        return self._samples
+
+    @cached_property
+    def _samples(self) -> list[Sample]:
+        if self.data.source == "original":
+            root = Path(self.data.path).expanduser()
+            if not root.is_dir():
+                raise UserError(f"task.data.path={root}: no such folder.")
+            found = take(self._original(root), self.limit)
+        else:
+            found = take(self._read(self._open()), self.limit)
+        if not found:
+            raise UserError(f"{self.data.key}: no sample for task.split={self.split} task.limit={self.limit}.")
+        return found
+
+    def _original(self, root: Path) -> Iterator[Sample]:
+        try:
+            for sample, path in self.original(root):
+                yield self._pictured(sample, partial(_existing, path))
+        except OSError as error:
+            raise UserError(f"{self.data.key}: {error.filename} cannot be read ({error.strerror}).") from error
+        except _BROKEN as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"{self.data.key}: the released files are not as expected ({reason}).") from error
+
+    def _open(self) -> Rows:
+        split = self.data.split or self.split
+        path = Path(self.data.path).expanduser()
+        if self.data.source == "hub":
+            rows, state = open_hub(self.data.ids, self.data.name, split, self.data.revision)
+            self.notes.append(f"data: {state}")
+            return rows
+        if self.data.source == "disk":
+            return open_disk(path, split)
+        return ParquetRows(parquet_files(path, self.data.name, split))
+
+    def _read(self, rows: Rows) -> Iterator[Sample]:
+        for column in (*self.COLUMNS, "image"):
+            if column not in rows.columns:
+                raise UserError(
+                    f"{self.data.key}: the column {column!r} is missing (there: {', '.join(rows.columns)})."
+                )
+        for row, record in enumerate(rows.records(self.COLUMNS)):
+            try:
+                sample = self.sample(record, row)
+            except _BROKEN as error:
+                yield self._broken(f"{record.get('question_id', 'row')}-{row}", error)
+                continue
+            if sample is not None:
+                yield self._pictured(sample, partial(rows.cell, row, "image"))
+
+    def _pictured(self, sample: Sample, fetch: Callable[[], Any]) -> Sample:
+        load = partial(decode, fetch, sample.id, self.data.key)
+        return replace(sample, images=(load,), question_id=sample.question_id or sample.id)
+
+    def _broken(self, name: str, error: Exception) -> Sample:
+        """A sample that fails when it is asked, so that `task.on_bad_sample` decides about it."""
+        reason = f"its columns are not as expected ({type(error).__name__}: {error})"
+        return Sample(name, "", (partial(refuse, f"{self.data.key}: sample {name}: {reason}"),), question_id=name)
+
+
+def take(samples: Iterator[Sample], limit: int | None) -> list[Sample]:
+    """The first `limit` samples, fewer where the last group would not be whole.
+
+    Raises:
+        ConfigError: the first group is larger than the limit.
+    """
+    if limit is None:
+        return list(samples)
+    first = next(samples, None)
+    if first is None:
+        return []
+    if not first.group:
+        return [first, *islice(samples, limit - 1)]
+    groups: dict[str, list[Sample]] = {first.group: [first]}
+    for sample in samples:
+        groups.setdefault(sample.group or sample.id, []).append(sample)
+    taken: list[Sample] = []
+    for group in groups.values():
+        if len(taken) + len(group) > limit:
+            break
+        taken += group
+    if not taken:
+        raise ConfigError(f"task.limit={limit}: the first group has {len(groups[first.group])} samples.")
+    return taken
+
+
+def check_options(given: Mapping[str, Any], known: Mapping[str, Sequence[str] | type]) -> dict[str, Any]:
+    """The options of a task, checked.
+
+    Raises:
+        ConfigError: an unknown option, a missing one, a value that does not exist or is of another type.
+    """
+    for key in given:
+        if key not in known:
+            raise unknown("task.options", key, tuple(known)) if known else ConfigError(
+                f"task.options.{key}: this task has no options."
+            )
+    for key, values in known.items():
+        if key not in given:
+            raise ConfigError(f"task.options.{key}: must be given.")
+        if not isinstance(values, type):
+            one_of(f"task.options.{key}", str(given[key]), values)
+        elif not isinstance(given[key], values):
+            words = {bool: "true or false", str: "a text"}
+            raise ConfigError(f"task.options.{key}={given[key]}: must be {words[values]}.")
+    return dict(given)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file; errors carry its name."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"task.data.path: {path} is no JSON ({error}).") from error
+
+
+def read_lines(path: Path) -> list[Record]:
+    """A JSON-lines file as the benchmarks release them (a last line without its end is one of theirs)."""
+    if not path.is_file():
+        raise FileNotFoundError(2, "No such file", str(path))
+    lines = path.read_text(encoding="utf-8").split("\n")
+    try:
+        return [json.loads(line) for line in lines if line.strip()]
+    except ValueError as error:
+        raise UserError(f"task.data.path: {path} is not one JSON object a line ({error}).") from error
+
+
+def _existing(path: Path) -> Path:
+    return path
+
+
+def letters(sample: Sample) -> str:
+    """The options' letters, `ABCD` for four."""
+    from himap.metrics.choice import choice_letters
+
+    return choice_letters(len(sample.choices))
+
+
+def right_letter(index: int, n_choices: int) -> str:
+    """The letter of the option `index`.
+
+    Raises:
+        IndexError: there is no such option.
+    """
+    from himap.metrics.choice import choice_letters
+
+    if index < 0:
+        raise IndexError(f"option {index} of {n_choices}")
+    return choice_letters(n_choices)[index]
+
+
+__all__ = ["QWEN", "SHORT", "Benchmark", "Image", "Record"] if TYPE_CHECKING else []
+_ = read_jsonl

@@ -1,0 +1,169 @@
+"""Tables of a benchmark's samples: parquet files, Arrow folders, the data hub. Images stay undecoded on disk."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from himap.errors import UserError
+
+MISSING_EXTRA = "the package {} is missing (pip install 'himap[data]')."
+
+_ROW_GROUPS_KEPT = 4
+"""Image columns of so many row groups stay in memory: answering jumps between them."""
+
+
+class Rows(Protocol):
+    """A table that is read by column, a cell of which can be fetched later."""
+
+    columns: tuple[str, ...]
+
+    def records(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield the rows in their order, with these columns only."""
+
+    def cell(self, row: int, column: str) -> Any:
+        """One value."""
+
+
+class ArrowRows:
+    """An Arrow table, memory-mapped where it comes from a folder."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+        self.columns = tuple(table.column_names)
+
+    def records(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        for batch in self._table.select(list(columns)).to_batches(max_chunksize=1000):
+            yield from batch.to_pylist()
+
+    def cell(self, row: int, column: str) -> Any:
+        return self._table.column(column)[row].as_py()
+
+
+class ParquetRows:
+    """Parquet files in a fixed order; reading starts with their footers alone.
+
+    Args:
+        files: at least one, all with the same columns.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        parquet = _module("pyarrow.parquet")
+        self._groups: list[tuple[Any, int]] = []
+        self._starts: list[int] = []
+        self._kept: OrderedDict[tuple[int, str], Any] = OrderedDict()
+        n = 0
+        for path in files:
+            try:
+                file = parquet.ParquetFile(path)
+            except (OSError, ValueError) as error:
+                raise UserError(f"task.data.path={path}: is no readable parquet file ({_first(error)}).") from error
+            for group in range(file.num_row_groups):
+                self._groups.append((file, group))
+                self._starts.append(n)
+                n += file.metadata.row_group(group).num_rows
+        self.columns = tuple(parquet.ParquetFile(files[0]).schema_arrow.names)
+
+    def records(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        for file, group in self._groups:
+            yield from file.read_row_group(group, columns=list(columns)).to_pylist()
+
+    def cell(self, row: int, column: str) -> Any:
+        index = bisect_right(self._starts, row) - 1
+        if (index, column) not in self._kept:
+            file, group = self._groups[index]
+            self._kept[index, column] = file.read_row_group(group, columns=[column]).column(0)
+            if len(self._kept) > _ROW_GROUPS_KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end((index, column))
+        return self._kept[index, column][row - self._starts[index]].as_py()
+
+
+def parquet_files(path: Path, name: str, split: str) -> list[Path]:
+    """The files of a split: `path` itself, or `<split>-*.parquet` and `<split>/*.parquet` below it.
+
+    Raises:
+        UserError: there is none; the message names those that are there.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"task.data.path={path}: no such file or folder.")
+    root = path / name if name and (path / name).is_dir() else path
+    found = sorted(root.rglob("*.parquet"))
+    files = [file for file in found if _is_of(file, split)]
+    if not files:
+        there = ", ".join(str(file.relative_to(root)) for file in found[:5]) or "none"
+        raise UserError(
+            f"task.data.path={path}: no parquet file of split {split!r} (there: {there}; set task.data.split, or "
+            "let task.data.path name a file)."
+        )
+    return files
+
+
+def _is_of(file: Path, split: str) -> bool:
+    return file.stem == split or file.name.startswith(f"{split}-") or file.parent.name == split
+
+
+def open_disk(path: Path, split: str) -> ArrowRows:
+    """A folder that `datasets` wrote with `save_to_disk`, of one split or of several.
+
+    Raises:
+        UserError: it is no such folder.
+    """
+    folder = path if (path / "state.json").is_file() else path / split
+    try:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        files = [folder / entry["filename"] for entry in state["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"task.data.path={path}: is no folder of save_to_disk with the split {split!r} ({_first(error)})."
+        ) from error
+    if state.get("_indices_data_files") or state.get("_indices_files"):
+        raise UserError(f"task.data.path={path}: holds an index over its rows (save it after flatten_indices()).")
+    pa = _module("pyarrow")
+    try:
+        return ArrowRows(pa.concat_tables([pa.ipc.open_stream(pa.memory_map(str(f))).read_all() for f in files]))
+    except (OSError, ValueError) as error:
+        raise UserError(f"task.data.path={path}: cannot be read as Arrow ({_first(error)}).") from error
+
+
+def open_hub(ids: Sequence[str], name: str, split: str, revision: str | None) -> tuple[ArrowRows, str]:
+    """The first data set of `ids` that the hub has, and what it was: `id@revision`.
+
+    Raises:
+        UserError: none can be had; the message says why.
+    """
+    datasets = _module("datasets")
+    reasons = []
+    for id in ids:
+        try:
+            builder = datasets.load_dataset_builder(id, name or None, revision=revision)
+            builder.download_and_prepare()
+            table = builder.as_dataset(split=split).data.table
+        # Whatever the hub, its cache or a broken download raises, the next id may do.
+        except (OSError, ValueError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+            reasons.append(f"{id}: {_first(error)}")
+        else:
+            return ArrowRows(table), f"{id}@{revision or builder.hash}"
+    raise UserError(
+        f"task.data.source=hub: {'; '.join(reasons)} (download it and use task.data.source=parquet "
+        "task.data.path=FOLDER, or give a network; task.data.revision chooses another state)."
+    )
+
+
+def _module(name: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"task.data.source: {MISSING_EXTRA.format(name.partition('.')[0])}") from error
+
+
+def _first(error: Exception) -> str:
+    return next(iter(f"{error}".splitlines()), "") or type(error).__name__
