@@ -15,10 +15,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def run(config: TrainConfig, folder: Path) -> None:
-    """Train, going on from the checkpoints in the configured folder."""
+    """Train, going on from the checkpoints in `folder`."""
     from himap.training.main import run as train
 
-    print(train(config, Phases()))
+    print(train(config, folder, Phases()))
 
 
 class Phases:

@@ -1,0 +1,101 @@
+"""Phase two: projector and decoder learn to answer, on features of the frozen tower."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from himap.models.shapes import N_IMAGE_TOKENS
+from himap.training.config import TrainConfig
+from himap.training.data import Packed, Packer
+from himap.training.loop import Trainer, prefetched
+from himap.training.tower import PropertyHeads
+
+
+def train_decoder(
+    model: Any, tokenizer: Any, config: TrainConfig, folder: Path, progress: Callable[..., None]
+) -> None:
+    """Train everything but the vision tower of `model` in place.
+
+    An auxiliary loss at `config.grounding_layer` asks every noun phrase for the properties and the place of
+    what it means. Without it questions of place stay at chance for thousands of steps, because nothing in
+    their one-word answers tells where to look. The heads of that loss are thrown away.
+    """
+    packer = Packer(tokenizer, N_IMAGE_TOKENS, config.text_tokens)
+    network = _Network(model, config.grounding_layer, packer.image_start)
+    heads = PropertyHeads(model.config.text_config.hidden_size)
+    modules = nn.ModuleDict(
+        {
+            "projector": model.model.multi_modal_projector,
+            "decoder": model.model.language_model,
+            "lm_head": model.lm_head,
+            "heads": heads,
+        }
+    )
+    model.to(config.device)
+    modules.to(config.device)
+    model.model.vision_tower.requires_grad_(False)
+    batches = prefetched(lambda step: packer.batch(config.seed, step, config.decoder.images))
+    forward = torch.compile(network.forward) if config.compile else network.forward
+
+    def loss(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        batch = batches(step).to(config.device)
+        with torch.autocast(config.device, torch.bfloat16, enabled=config.autocast):
+            with torch.no_grad():
+                features = model.model.vision_tower(batch.pixels).last_hidden_state[:, 1:]
+            early, late = forward(features, batch.ids, batch.positions, batch.mask())
+        counted = batch.weights > 0
+        logits = model.lm_head(late[counted].float())
+        answer = F.cross_entropy(logits, batch.labels[counted], reduction="none")
+        answer = (answer * batch.weights[counted]).sum() / batch.weights.sum()
+        mentions = early[batch.mention_at[:, 0], batch.mention_at[:, 1]].float()
+        grounding, right = heads.loss(mentions, batch.mention_labels)
+        total = answer + config.grounding_weight * grounding
+        if (step + 1) % config.log_every:
+            return total, {}
+        grounded = {"grounding": grounding.item(), "grounded": right.all(1).float().mean().item()}
+        return total, {"answer": answer.item()} | grounded | _accuracies(model, batch, late)
+
+    Trainer("decoder", config.decoder, config, modules, loss, folder).run(progress)
+
+
+class _Network:
+    """The decoder's layers with the hidden states after an early one, and nothing else around them."""
+
+    def __init__(self, model: Any, early: int, image_start: int) -> None:
+        self.projector, self.decoder = model.model.multi_modal_projector, model.model.language_model
+        self.early, self.image_start = early, image_start
+
+    def forward(
+        self, features: torch.Tensor, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hidden states [B, T, D] after the early layer and after the final norm."""
+        embedded = self.decoder.embed_tokens(ids)
+        image = self.projector(features).to(embedded.dtype)
+        # The image tokens stand at the same place in every row: behind the shared start's text.
+        first = self.image_start
+        hidden = torch.cat([embedded[:, :first], image, embedded[:, first + image.shape[1] :]], dim=1)
+        rotary = self.decoder.rotary_emb(hidden, positions)
+        early = hidden
+        for index, layer in enumerate(self.decoder.layers):
+            hidden = layer(hidden, attention_mask=mask, position_ids=positions, position_embeddings=rotary)
+            if index + 1 == self.early:
+                early = hidden
+        return early, self.decoder.norm(hidden)
+
+
+@torch.no_grad()
+def _accuracies(model: Any, batch: Packed, hidden: torch.Tensor) -> dict[str, float]:
+    """Share of answers whose first token is right, by kind."""
+    rows, columns = batch.answer_at.T
+    right = model.lm_head(hidden[rows, columns].float()).argmax(-1) == batch.labels[rows, columns]
+    by_kind: dict[str, list[bool]] = defaultdict(list)
+    for kind, value in zip(batch.answer_kind, right.tolist(), strict=True):
+        by_kind[kind].append(value)
+    return {kind: sum(values) / len(values) for kind, values in sorted(by_kind.items())}
