@@ -17,6 +17,9 @@ from himap.tasks.base import Generation, Prompt, Sample, Score, Task
 
 _SIDE = 16
 
+interrupt_at: int | None = None
+"""The number of the question that presses Ctrl-C."""
+
 
 class Tokenizer:
     """Letters and digits as ids above the special ones."""
@@ -101,3 +104,21 @@ def strategy(**stages: Any) -> Any:
     from himap.strategy import Stage, Strategy
 
     return Strategy("test", tuple(Stage(*values, name=name) for name, values in stages.items()))
+
+
+def load(config: Any, hardware: Any) -> TinyModel:
+    """The tiny model as an adapter of `himap.models`."""
+    return TinyModel()
+
+
+def questions(config: Any) -> Questions:
+    """The twelve questions as an adapter of `himap.tasks`; `data.broken` lists samples that fail."""
+
+    def picture(number: int) -> Image.Image:
+        if number in config.data.get("broken", []):
+            raise OSError(f"cannot read image {number}")
+        if number == interrupt_at:
+            raise KeyboardInterrupt
+        return image(number)
+
+    return Questions(split=config.split, n=config.limit or 12, load=picture)
