@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 
+from himap.config import PruningConfig
 from himap.errors import ConfigError
+from himap.rules import at_least, one_of
 from himap.strategy import CRITERIA
 
 SAMPLERS = ("tpe", "gp", "random", "qmc", "nsga2", "grid")
 FLOPS = ("paper", "prefill")
 
 
-def unknown(key: str, value: str, options: tuple[str, ...]) -> ConfigError:
-    """The error for a name that is not in a list, with the nearest name suggested."""
-    near = difflib.get_close_matches(value, options, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return ConfigError(f"{key}={value}: unknown ({hint}choose one of {', '.join(options)}).")
-
-
 @dataclass
 class LayerAxis:
     """The range of a stage's `layer`, both ends included."""
 
-    low: int = 1
-    high: int = 1
+    low: int
+    high: int
 
     def check(self, key: str) -> None:
         if self.low < 1:
@@ -37,8 +31,8 @@ class LayerAxis:
 class DropAxis:
     """The range of a stage's `drop`, both ends included; `step` makes it a raster, null is continuous."""
 
-    low: float = 0.0
-    high: float = 0.0
+    low: float
+    high: float
     step: float | None = None
 
     def check(self, key: str) -> None:
@@ -66,10 +60,10 @@ class AxesConfig:
     An empty list for `C1` or `C2` leaves the criterion as `pruning.stages` has it.
     """
 
-    K1: LayerAxis = field(default_factory=LayerAxis)
-    R1: DropAxis = field(default_factory=DropAxis)
-    K2: LayerAxis = field(default_factory=LayerAxis)
-    R2: DropAxis = field(default_factory=DropAxis)
+    K1: LayerAxis
+    R1: DropAxis
+    K2: LayerAxis
+    R2: DropAxis
     C1: list[str] = field(default_factory=list)
     C2: list[str] = field(default_factory=list)
 
@@ -83,8 +77,7 @@ class AxesConfig:
             )
         for name in ("C1", "C2"):
             for criterion in getattr(self, name):
-                if criterion not in CRITERIA:
-                    raise unknown(f"search.axes.{name}", criterion, CRITERIA)
+                one_of(f"search.axes.{name}", criterion, CRITERIA)
 
     def check_depth(self, n_layers: int) -> None:
         """Refuse layer ranges that reach the model's last layer.
@@ -115,13 +108,13 @@ class SearchConfig:
         name: the study's name in a database that several sweeps share, and the group of its W&B runs; by
             default the sweep's folder.
         flops: the second objective: share of the plain model by `paper` (Eq. 10) or `prefill` (real count).
-        baselines: strategies of conf/pruning that the front is compared with.
+        baselines: name -> strategy that the front is compared with.
         heldout_split: the split on which the front is evaluated again.
         heldout_limit: samples of that split; null takes all.
         heldout_points: most points of the front that are evaluated again, spread evenly over it.
     """
 
-    axes: AxesConfig = field(default_factory=AxesConfig)
+    axes: AxesConfig
     trials: int = 64
     sampler: str = "tpe"
     seeds: int = 24
@@ -129,21 +122,17 @@ class SearchConfig:
     storage: str = "sqlite"
     name: str | None = None
     flops: str = "paper"
-    baselines: list[str] = field(default_factory=lambda: ["none", "fastv", "himap"])
+    baselines: dict[str, PruningConfig] = field(default_factory=dict)
     heldout_split: str = "heldout"
     heldout_limit: int | None = None
     heldout_points: int = 16
 
     def __post_init__(self) -> None:
         for key, low in (("trials", 1), ("seeds", 0), ("seed", 0), ("heldout_points", 0)):
-            if getattr(self, key) < low:
-                raise ConfigError(f"search.{key}={getattr(self, key)}: must be at least {low}.")
-        if self.heldout_limit is not None and self.heldout_limit < 1:
-            raise ConfigError(f"search.heldout_limit={self.heldout_limit}: must be at least 1 (null: all).")
-        if self.sampler not in SAMPLERS:
-            raise unknown("search.sampler", self.sampler, SAMPLERS)
-        if self.flops not in FLOPS:
-            raise unknown("search.flops", self.flops, FLOPS)
+            at_least(f"search.{key}", getattr(self, key), low)
+        at_least("search.heldout_limit", self.heldout_limit, 1)
+        one_of("search.sampler", self.sampler, SAMPLERS)
+        one_of("search.flops", self.flops, FLOPS)
         if self.storage not in ("sqlite", "journal") and "://" not in self.storage:
             raise ConfigError(
                 f"search.storage={self.storage}: must be sqlite, journal or a database URL "

@@ -93,7 +93,7 @@ class Space:
                     criterion=str(params.get(f"C{i}", stage.criterion)),
                 )
             )
-        return Strategy("searched", tuple(stages))
+        return Strategy(" ".join(f"{name}={value}" for name, value in params.items()), tuple(stages))
 
     def key(self, strategy: Strategy) -> str:
         """Equal for strategies that keep the same image tokens; readable, and fit for a folder's name.

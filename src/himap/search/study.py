@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import himap
-from himap.errors import UserError
+from himap.config import without_secrets
+from himap.errors import ConfigError, UserError
 from himap.files import write_json
 from himap.search import heldout
 from himap.search.config import SearchConfig
@@ -52,8 +53,17 @@ class Sweep:
     identity: dict[str, Any]
 
     def __post_init__(self) -> None:
-        for strategy in self.baselines.values():
-            strategy.check_depth(self.space.n_layers)
+        for name, strategy in self.baselines.items():
+            try:
+                strategy.check_depth(self.space.n_layers)
+            except ConfigError as error:
+                message = str(error).replace("pruning.", f"search.baselines.{name}.", 1)
+                raise ConfigError(message) from error
+        if self.config.heldout_split == self.split:
+            raise ConfigError(
+                f"search.heldout_split={self.split}: must differ from task.split "
+                "(its samples choose the front and flatter it)."
+            )
 
 
 class Watcher:
@@ -68,6 +78,9 @@ class Watcher:
     def point(self, key: str) -> None:
         """A baseline or a held-out point was evaluated."""
 
+    def end(self) -> None:
+        """No step will follow."""
+
 
 def run(sweep: Sweep, folder: Path, evaluate: Evaluator, watcher: Watcher | None = None) -> bool:
     """Search until the budget is spent, then check the front on the held-out split.
@@ -80,7 +93,13 @@ def run(sweep: Sweep, folder: Path, evaluate: Evaluator, watcher: Watcher | None
         UserError: the folder has another configuration, the storage cannot be opened, or trials keep failing.
     """
     watcher = watcher or Watcher()
-    folder = folder.resolve()
+    try:
+        return _run(sweep, folder.resolve(), evaluate, watcher)
+    finally:
+        watcher.end()
+
+
+def _run(sweep: Sweep, folder: Path, evaluate: Evaluator, watcher: Watcher) -> bool:
     with locked(folder):
         study = prepare(sweep, folder)
 
@@ -139,7 +158,7 @@ def prepare(sweep: Sweep, folder: Path) -> Study:
             "himap": himap.__version__,
             "identity_sha256": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
             "identity": identity,
-            "search": asdict(sweep.config),
+            "search": without_secrets(asdict(sweep.config)),
             "axes": sweep.space.names,
             "n_layers": sweep.space.n_layers,
             "n_image": sweep.space.n_image,

@@ -1,0 +1,1 @@
+"""Tables, pictures and summaries of what lies in outputs/. Reads files only and never imports torch."""

@@ -1,0 +1,134 @@
+"""Tables on the terminal: a sweep's front, and all results below some folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from himap.errors import UserError
+from himap.report.compare import Comparison, HeldOut, metric_name
+from himap.search.outcome import is_sweep
+from himap.search.space import Params
+
+Row = dict[str, str]
+
+
+def print_front(comparison: Comparison) -> None:
+    """Print a sweep's front with its held-out check, and the paper's configurations below it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    study = comparison.outcome.study
+    metric = metric_name(comparison.outcome)
+    table = Table(title=f"Pareto front: {len(comparison.front)} of {len(comparison.outcome.trials)} trials")
+    for heading in ("trial", *study["axes"], metric, "FLOPs", "held out, 95 % interval", "p"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for trial, there in comparison.front:
+        table.add_row(
+            str(trial.number),
+            *_params(trial.params, study["axes"]),
+            f"{trial.point.accuracy:.2f}",
+            f"{trial.point.share:.1%}",
+            *_checked(there),
+        )
+    table.add_section()
+    for baseline in comparison.baselines:
+        table.add_row(
+            baseline.name,
+            *("" for _ in study["axes"]),
+            f"{baseline.search.accuracy:.2f}",
+            f"{baseline.search.share:.1%}",
+            *_checked(baseline.heldout),
+        )
+    console = Console()
+    console.print(table)
+    if comparison.heldout:
+        console.print("p: McNemar's test against the unpruned model on the same held-out samples")
+
+
+def _params(params: Params, names: Sequence[str]) -> list[str]:
+    return [value if isinstance(value := params[name], str) else f"{value:g}" for name in names]
+
+
+def _checked(there: HeldOut | None) -> list[str]:
+    if there is None:
+        return ["", ""]
+    p_value = "" if there.p_value is None else f"{there.p_value:.2g}"
+    return [f"{there.point.accuracy:.2f} [{there.low:.2f}, {there.high:.2f}]", p_value]
+
+
+def find_results(folders: Sequence[Path]) -> tuple[list[tuple[Path, dict[str, Any]]], list[Path]]:
+    """Results and sweeps below folders; the results within a sweep belong to it and are not listed again.
+
+    Raises:
+        UserError: a folder is missing, or nothing lies below any of them.
+    """
+    results: list[tuple[Path, dict[str, Any]]] = []
+    sweeps: list[Path] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"himap report {folder}: no such folder (give one that a run wrote into).")
+        for path in _walk(folder):
+            if path.name == "study.json":
+                sweeps.append(path.parent)
+            else:
+                results.append((path.parent, json.loads(path.read_text(encoding="utf-8"))))
+    if not results and not sweeps:
+        places = " ".join(map(str, folders))
+        raise UserError(
+            f"himap report {places}: no result.json or study.json below (run himap evaluate first)."
+        )
+    return results, sweeps
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    if is_sweep(folder):
+        yield folder / "study.json"
+        return
+    if (folder / "result.json").exists():
+        yield folder / "result.json"
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir() and path.name != "wandb"):
+        yield from _walk(inner)
+
+
+def rows_of(results: Sequence[tuple[Path, dict[str, Any]]]) -> list[Row]:
+    """One row of text a result."""
+    rows = []
+    for folder, result in results:
+        metrics = result.get("metrics") or {}
+        value = metrics.get(metrics.get("primary"))
+        low, high = result.get("ci95") or (None, None)
+        failed = f" ({result['n_failed']} failed)" if result.get("n_failed") else ""
+        rows.append(
+            {
+                "model": result["model"],
+                "pruning": result["pruning"],
+                "task": result.get("task", ""),
+                "split": result.get("split", ""),
+                "samples": f"{result['n_samples']}{failed}" if result.get("n_samples") else "",
+                "metric": str(metrics.get("primary", "")),
+                "value": "" if value is None else f"{value:.2f}",
+                "95 % interval": "" if low is None else f"{low:.2f} to {high:.2f}",
+                "TFLOPs (paper)": f"{result['flops']['paper_tflops']:.4g}",
+                "share (paper)": f"{result['flops']['paper_share']:.1%}",
+                "share (prefill)": f"{result['flops']['prefill_share']:.1%}",
+                "folder": str(folder),
+            }
+        )
+    return rows
+
+
+def print_results(rows: Sequence[Row]) -> None:
+    """Print the rows of `rows_of`."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{len(rows)} results")
+    numbers = ("samples", "value", "95 % interval", "TFLOPs (paper)", "share (paper)", "share (prefill)")
+    for heading in rows[0]:
+        table.add_column(heading, justify="right" if heading in numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    Console().print(table)

@@ -1,0 +1,104 @@
+"""The evaluator of a real sweep: model and tasks loaded once, a strategy attached for each call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from himap.config import HardwareConfig, ModelConfig, PruningConfig, StageConfig, TaskConfig, identity
+from himap.errors import ConfigError
+from himap.strategy import Strategy
+
+if TYPE_CHECKING:
+    from himap.models.base import Model
+    from himap.progress import Bar
+    from himap.tasks.base import Task
+
+
+class ModelEvaluator:
+    """Evaluates strategies on one model and one task; loads each of them once.
+
+    Args:
+        task: the task; its `split` and `limit` hold for that split.
+        heldout_limit: samples of any other split; None takes all.
+        bar: told about failing samples and full memory.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        task: TaskConfig,
+        hardware: HardwareConfig,
+        heldout_limit: int | None,
+        bar: Bar | None = None,
+    ) -> None:
+        self._model_config = model
+        self._task_config = task
+        self._hardware = hardware
+        self._heldout_limit = heldout_limit
+        self._bar = bar
+        self._model: Model | None = None
+        self._tasks: dict[str, Task] = {}
+
+    def __call__(self, strategy: Strategy, split: str, folder: Path) -> dict[str, Any]:
+        """The content of result.json; answers grow in `folder`, so that an interrupted evaluation goes on."""
+        from himap.evaluate import evaluate
+
+        config = self._task_of(split)
+        result = evaluate(
+            self._loaded(),
+            strategy,
+            self._tasks[split],
+            batch_size=self._hardware.batch_size,
+            answers_path=folder / "answers.jsonl",
+            identity=identity(self._model_config, configured(strategy), config, self._hardware),
+            stop_on_bad_sample=config.on_bad_sample == "stop",
+            bar=self._bar,
+        )
+        return result.to_dict()
+
+    def load(self, splits: Sequence[str]) -> None:
+        """Load tasks and model now, so that what is wrong with them is known before anything is written.
+
+        Raises:
+            UserError: a split is unknown, or data or weights are missing.
+        """
+        for split in splits:
+            try:
+                self._task_of(split)
+            except ConfigError as error:
+                key = "task.split" if split == self._task_config.split else "search.heldout_split"
+                raise ConfigError(str(error).replace("task.split", key)) from error
+            self._tasks[split].samples()
+        self._loaded()
+
+    def _loaded(self) -> Model:
+        if self._model is None:
+            from himap import models
+            from himap.hardware import prepare
+
+            prepare(self._hardware)
+            self._model = models.load(self._model_config, self._hardware)
+        return self._model
+
+    def _task_of(self, split: str) -> TaskConfig:
+        from himap import tasks
+
+        config = self._task_config
+        if split != config.split:
+            config = replace(config, split=split, limit=self._heldout_limit)
+        if split not in self._tasks:
+            self._tasks[split] = tasks.load(config)
+        return config
+
+
+def configured(strategy: Strategy) -> PruningConfig:
+    """The configuration that describes a strategy."""
+    stages = {}
+    for stage in strategy.stages:
+        values = asdict(stage)
+        name = values.pop("name")
+        stages[name] = StageConfig(**values)
+    return PruningConfig(strategy.name, stages)
