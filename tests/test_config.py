@@ -174,7 +174,7 @@ def test_identity_is_what_changes_numbers() -> None:
     assert of(replace(config.hardware, dtype="bfloat16")) != before
     assert identity(config.model, config.pruning, replace(config.task, limit=7), config.hardware) != before
     assert (
-        identity(config.model, config.pruning, replace(config.task, on_bad_sample="stop"), config.hardware)
+        identity(config.model, config.pruning, replace(config.task, on_bad_sample="fail"), config.hardware)
         == before
     )
     other = flops("pruning.stages.deep.drop=0.5").pruning

@@ -190,8 +190,8 @@ def test_a_failing_sample_is_reported_and_counted(model: TinyModel, tmp_path: Pa
 
 
 def test_a_failing_sample_can_end_the_run(model: TinyModel) -> None:
-    with pytest.raises(UserError, match=r"sample q4 failed: OSError: .*task\.on_bad_sample=report"):
-        evaluate(model, HIMAP, Questions(load=broken_at(4)), batch_size=5, stop_on_bad_sample=True)
+    with pytest.raises(UserError, match=r"sample q4 failed: OSError: .*task\.on_bad_sample=skip"):
+        evaluate(model, HIMAP, Questions(load=broken_at(4)), batch_size=5, fail_on_bad_sample=True)
 
 
 def test_no_answer_at_all_is_an_error(model: TinyModel, tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ Row = dict[str, Any]
 class Answers:
     """The answers of one run, in memory and (with a path) on disk.
 
-    A row has `id`, `question`, `prediction`, `reference`, `score` (null until all are there), `text` (what
-    the model wrote), `tokens` ([system, image, instruction]) and `error` (null, or why the sample failed;
-    then prediction, score and text are null). Beside the file lies what settings made it, so that answers of
+    A row has `id`, `question`, `prediction`, `reference`, `score` (null until all are there, or without a
+    judgement), `prompt`, `text` (what the model wrote), `tokens` ([system, image, instruction]) and `error`
+    (null, or why the sample failed; then prediction, score, prompt and text are null). LLaVA's scripts and
+    those of the benchmarks read `question_id`, `prompt`, `text`, `answer_id`, `model_id` and `metadata`. Beside the file lies what settings made it, so that answers of
     different settings never mix.
 
     Args:
@@ -51,7 +52,7 @@ class Answers:
         if self.path is not None:
             append_jsonl(self.path, rows)
 
-    def finish(self, ids: Sequence[str], scores: Mapping[str, float]) -> None:
+    def finish(self, ids: Sequence[str], scores: Mapping[str, float | None]) -> None:
         """Fill the scores in and bring the file into the samples' order, in one atomic step."""
         for sample, score in scores.items():
             self.rows[sample]["score"] = score

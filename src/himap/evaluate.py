@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from himap.answers import Answers, Row
 from himap.cost import cost
 from himap.errors import HimapError, UserError
+from himap.files import write_atomic
 from himap.flops import DecoderShape
 from himap.metrics.statistics import bootstrap_mean
 from himap.progress import Bar, Quiet
@@ -22,7 +23,7 @@ from himap.strategy import Strategy
 
 if TYPE_CHECKING:
     from himap.models.base import Model
-    from himap.tasks.base import Sample, Task
+    from himap.tasks.base import Sample, Score, Task
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def evaluate(
     answers_path: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     resume: bool = True,
-    stop_on_bad_sample: bool = False,
+    fail_on_bad_sample: bool = False,
     bar: Bar | None = None,
 ) -> Result:
     """Ask a pruned model every sample of a task and score the answers.
@@ -52,7 +53,7 @@ def evaluate(
         identity: the settings that change the numbers; answers made with others are refused. By default the
             names of model and task and the strategy's stages.
         resume: go on with the answers at `answers_path`.
-        stop_on_bad_sample: end at the first sample that fails, instead of counting it.
+        fail_on_bad_sample: end at the first sample that fails, instead of counting it.
         bar: told about the progress.
 
     Raises:
@@ -76,7 +77,7 @@ def evaluate(
             answers.add(rows)
             for row in rows:
                 failed += row["error"] is not None
-                _report(task, row, failed, stop_on_bad_sample, bar)
+                _report(task, row, failed, fail_on_bad_sample, bar)
             bar.advance(len(rows))
         seconds = time.perf_counter() - started
     finally:
@@ -87,12 +88,15 @@ def evaluate(
     if not good:
         reason = answers.rows[bad[0]]["error"] if bad else "the task has no sample"
         raise UserError(f"task={task.name}: no sample was answered; the first reason: {reason}")
-    score = task.score(good, [answers.rows[sample.id]["prediction"] for sample in good])
+    predictions = [answers.rows[sample.id]["prediction"] for sample in good]
+    score = task.score(good, predictions)
     answers.finish(
         [sample.id for sample in samples],
-        dict(zip((sample.id for sample in good), map(float, score.per_sample), strict=True)),
+        {s.id: None if one is None else float(one) for s, one in zip(good, score.per_sample, strict=True)},
     )
-    interval = bootstrap_mean(score.per_sample)
+    if answers_path is not None:
+        for name, text in task.files(good, predictions).items():
+            write_atomic(answers_path.with_name(name), text)
     flops, kept = cost(
         DecoderShape.from_config(model.hf.config),
         strategy,
@@ -106,7 +110,7 @@ def evaluate(
         n_samples=len(good),
         n_failed=len(bad),
         metrics={**score.metrics, "primary": score.primary},
-        ci95=[interval.low * score.scale, interval.high * score.scale],
+        ci95=interval(score),
         kept=kept,
         flops=flops,
         samples_per_second=len(pending) / seconds if pending else None,
@@ -115,6 +119,17 @@ def evaluate(
         failed=bad,
         notes=list(score.notes),
     )
+
+
+def interval(score: Score) -> list[float] | None:
+    """95 % interval of a score's headline number; None where no sample was judged."""
+    if score.interval is not None:
+        return list(score.interval)
+    judged = [float(one) for one in score.per_sample if one is not None]
+    if not judged:
+        return None
+    found = bootstrap_mean(judged)
+    return [found.low * score.scale, found.high * score.scale]
 
 
 def _check_ids(task: Task, samples: Sequence[Sample]) -> None:
@@ -146,9 +161,9 @@ def _answer_all(
                 # One of them is to blame; the others must not suffer.
                 for sample in batch:
                     rows, error = _try(model, task, [sample])
-                    yield rows or [_failed_row(sample, error)]
+                    yield rows or [_failed_row(sample, model, error)]
             else:
-                yield [_failed_row(batch[0], error)]
+                yield [_failed_row(batch[0], model, error)]
 
 
 def _length(sample: Sample) -> tuple[int, int]:
@@ -162,31 +177,38 @@ def _try(model: Model, task: Task, batch: Sequence[Sample]) -> tuple[list[Row], 
     # Whatever a sample raises (a broken image, a refusing model) is counted and reported as the sample's.
     except Exception as error:
         log.debug("a batch failed", exc_info=True)
-        return [], " ".join(f"{type(error).__name__}: {error}".split())
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        return [], " ".join(reason.split())
 
 
 def _answer(model: Model, task: Task, batch: Sequence[Sample]) -> list[Row]:
     from himap.layout import Layout
 
-    encoded = model.encode([task.prompt(sample, model.family) for sample in batch])
-    texts = model.generate(encoded, task.generation)
+    prompts = [task.prompt(sample, model.family) for sample in batch]
+    encoded = model.encode(prompts)
+    if prompts[0].options:
+        texts = model.rank(prompts)
+    else:
+        texts = model.generate(encoded, task.generation_for(model.family))
     layout = Layout.from_ids(encoded["input_ids"], model.image_token_ids, encoded.get("attention_mask"))
     return [
         {
-            **_asked(sample),
+            **_asked(sample, model),
+            "prompt": prompt.text,
             "prediction": task.parse(text, sample),
             "text": text,
             "tokens": list(counts),
             "score": None,
             "error": None,
         }
-        for sample, text, counts in zip(batch, texts, layout.counts, strict=True)
+        for sample, prompt, text, counts in zip(batch, prompts, texts, layout.counts, strict=True)
     ]
 
 
-def _failed_row(sample: Sample, error: str) -> Row:
+def _failed_row(sample: Sample, model: Model, error: str) -> Row:
     return {
-        **_asked(sample),
+        **_asked(sample, model),
+        "prompt": None,
         "prediction": None,
         "text": None,
         "tokens": None,
@@ -195,9 +217,16 @@ def _failed_row(sample: Sample, error: str) -> Row:
     }
 
 
-def _asked(sample: Sample) -> Row:
+def _asked(sample: Sample, model: Model) -> Row:
+    """What is known before the model answers; with the keys that LLaVA's and the benchmarks' scripts read."""
     return {
         "id": sample.id,
+        "question_id": sample.question_id or sample.id,
+        "answer_id": sample.id,
+        "model_id": model.name,
+        "metadata": {},
+        "category": sample.category,
+        "group": sample.group,
         "question": sample.question,
         "reference": sample.answer or list(sample.references),
     }
@@ -208,7 +237,7 @@ def _report(task: Task, row: Row, n_failed: int, stop: bool, bar: Bar) -> None:
         return
     message = f"task={task.name}: sample {row['id']} failed: {row['error']}"
     if stop:
-        raise UserError(f"{message} (mend it, or count it with task.on_bad_sample=report)")
+        raise UserError(f"{message} (mend it, or count it with task.on_bad_sample=skip)")
     if n_failed <= _FAILURES_SHOWN:
         bar.say(message)
     elif n_failed == _FAILURES_SHOWN + 1:

@@ -32,7 +32,7 @@ def run(config: EvaluateConfig, folder: Path) -> None:
         batch_size=config.hardware.batch_size,
         answers_path=folder / "answers.jsonl",
         identity=identity(config.model, config.pruning, config.task, config.hardware),
-        stop_on_bad_sample=config.task.on_bad_sample == "stop",
+        fail_on_bad_sample=config.task.on_bad_sample == "fail",
         bar=bar(f"{config.model.name}, {config.pruning.name}, {config.task.name}"),
     )
     result.save(folder / "result.json")

@@ -138,7 +138,7 @@ class TaskConfig:
         data: where the data lie; the adapter says which keys it knows.
         options: variants of the protocol that the adapter offers.
         generation: changes to the protocol's decoding.
-        on_bad_sample: `report` counts a sample that fails and goes on, `stop` ends the run there.
+        on_bad_sample: `skip` counts a sample that fails and goes on, `fail` ends the run there.
     """
 
     name: str
@@ -148,11 +148,11 @@ class TaskConfig:
     data: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
-    on_bad_sample: str = "report"
+    on_bad_sample: str = "skip"
 
     def __post_init__(self) -> None:
         at_least("task.limit", self.limit, 1)
-        one_of("task.on_bad_sample", self.on_bad_sample, ("report", "stop"))
+        one_of("task.on_bad_sample", self.on_bad_sample, ("skip", "fail"))
 
 
 @dataclass

@@ -54,7 +54,7 @@ class ModelEvaluator:
             batch_size=self._hardware.batch_size,
             answers_path=folder / "answers.jsonl",
             identity=identity(self._model_config, configured(strategy), config, self._hardware),
-            stop_on_bad_sample=config.on_bad_sample == "stop",
+            fail_on_bad_sample=config.on_bad_sample == "fail",
             bar=self._bar,
         )
         return result.to_dict()

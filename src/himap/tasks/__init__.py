@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from himap.tasks.base import Task
 
 ADAPTERS = {
+    "pope": "himap.tasks.pope:Pope",
+    "scienceqa": "himap.tasks.scienceqa:ScienceQA",
+    "aokvqa": "himap.tasks.aokvqa:AOkVqa",
+    "vqav2": "himap.tasks.vqav2:VqaV2",
+    "textvqa": "himap.tasks.textvqa:TextVqa",
+    "mme": "himap.tasks.mme:Mme",
+    "nocaps": "himap.tasks.captions:NoCaps",
+    "flickr30k": "himap.tasks.captions:Flickr30k",
     "shapes_short": "himap.tasks.shapes:Short",
     "shapes_choice": "himap.tasks.shapes:Choice",
     "shapes_yesno": "himap.tasks.shapes:YesNo",

@@ -76,8 +76,8 @@ class Score:
     Attributes:
         primary: key of the headline number in `metrics`.
         metrics: name -> value, in the unit that the benchmark prints (mostly percent).
-        per_sample: one number a sample, None where a judge gave none; the mean of the numbers times `scale` is
-            `metrics[primary]` unless `interval` is set.
+        per_sample: one number a sample, None where a judge gave none; the mean of the numbers times `scale`
+            is `metrics[primary]` unless `interval` is set.
         scale: 100 for a percentage.
         interval: 95 % interval of the headline number where it is no plain mean over the samples.
         notes: facts a reader of the numbers needs (tokenizer used, not comparable under a limit, ...).

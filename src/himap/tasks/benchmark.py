@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
+import string
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from himap.errors import ConfigError, UserError
-from himap.files import read_jsonl
 from himap.rules import one_of, unknown
 from himap.tasks.base import Generation, Prompt, Sample, Task
 from himap.tasks.images import decode, refuse
 from himap.tasks.rows import ParquetRows, Rows, open_disk, open_hub, parquet_files
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from himap.config import TaskConfig
 
 SOURCES = ("hub", "parquet", "disk", "original")
@@ -83,7 +81,9 @@ class Data:
     @property
     def key(self) -> str:
         """What to mend when a sample is broken."""
-        return f"task.data.source=hub ({self.ids[0]})" if self.source == "hub" else f"task.data.path={self.path}"
+        return (
+            f"task.data.source=hub ({self.ids[0]})" if self.source == "hub" else f"task.data.path={self.path}"
+        )
 
 
 class Benchmark(Task):
@@ -95,13 +95,15 @@ class Benchmark(Task):
 
     SPLITS: tuple[str, ...] = ()
     """The splits that there are; empty leaves it to the data."""
+    HUB_SPLITS: ClassVar[Mapping[str, str]] = {}
+    """The hub's name of a split where it has another."""
     COLUMNS: tuple[str, ...]
     """Columns that must be there, without the image."""
-    OPTIONS: Mapping[str, Sequence[str] | type] = {}
+    OPTIONS: ClassVar[Mapping[str, Sequence[str] | type]] = {}
     """Option -> its values, or its type; the defaults stand in the YAML."""
     GENERATION = Generation(max_new_tokens=128)
     QWEN_GENERATION: Generation | None = QWEN_SHORT
-    FORM = {QWEN: "raw"}
+    FORM: ClassVar[Mapping[str, str]] = {QWEN: "raw"}
     """Family -> form of the prompt; `chat` where nothing is said."""
 
     def __init__(self, config: TaskConfig) -> None:
@@ -147,7 +149,9 @@ class Benchmark(Task):
         else:
             found = take(self._read(self._open()), self.limit)
         if not found:
-            raise UserError(f"{self.data.key}: no sample for task.split={self.split} task.limit={self.limit}.")
+            raise UserError(
+                f"{self.data.key}: no sample for task.split={self.split} task.limit={self.limit}."
+            )
         return found
 
     def _original(self, root: Path) -> Iterator[Sample]:
@@ -155,13 +159,15 @@ class Benchmark(Task):
             for sample, path in self.original(root):
                 yield self._pictured(sample, partial(_existing, path))
         except OSError as error:
-            raise UserError(f"{self.data.key}: {error.filename} cannot be read ({error.strerror}).") from error
+            raise UserError(
+                f"{self.data.key}: {error.filename} cannot be read ({error.strerror})."
+            ) from error
         except _BROKEN as error:
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"{self.data.key}: the released files are not as expected ({reason}).") from error
 
     def _open(self) -> Rows:
-        split = self.data.split or self.split
+        split = self.data.split or self.HUB_SPLITS.get(self.split, self.split)
         path = Path(self.data.path).expanduser()
         if self.data.source == "hub":
             rows, state = open_hub(self.data.ids, self.data.name, split, self.data.revision)
@@ -193,7 +199,9 @@ class Benchmark(Task):
     def _broken(self, name: str, error: Exception) -> Sample:
         """A sample that fails when it is asked, so that `task.on_bad_sample` decides about it."""
         reason = f"its columns are not as expected ({type(error).__name__}: {error})"
-        return Sample(name, "", (partial(refuse, f"{self.data.key}: sample {name}: {reason}"),), question_id=name)
+        return Sample(
+            name, "", (partial(refuse, f"{self.data.key}: sample {name}: {reason}"),), question_id=name
+        )
 
 
 def take(samples: Iterator[Sample], limit: int | None) -> list[Sample]:
@@ -230,8 +238,10 @@ def check_options(given: Mapping[str, Any], known: Mapping[str, Sequence[str] | 
     """
     for key in given:
         if key not in known:
-            raise unknown("task.options", key, tuple(known)) if known else ConfigError(
-                f"task.options.{key}: this task has no options."
+            raise (
+                unknown("task.options", key, tuple(known))
+                if known
+                else ConfigError(f"task.options.{key}: this task has no options.")
             )
     for key, values in known.items():
         if key not in given:
@@ -267,25 +277,24 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def letters(sample: Sample) -> str:
-    """The options' letters, `ABCD` for four."""
-    from himap.metrics.choice import choice_letters
-
-    return choice_letters(len(sample.choices))
-
-
 def right_letter(index: int, n_choices: int) -> str:
-    """The letter of the option `index`.
+    """The letter of the option `index`, from 0.
 
     Raises:
         IndexError: there is no such option.
     """
-    from himap.metrics.choice import choice_letters
-
-    if index < 0:
+    if not 0 <= index < n_choices:
         raise IndexError(f"option {index} of {n_choices}")
-    return choice_letters(n_choices)[index]
+    return string.ascii_uppercase[index]
 
 
-__all__ = ["QWEN", "SHORT", "Benchmark", "Image", "Record"] if TYPE_CHECKING else []
-_ = read_jsonl
+def yes_or_no(answer: str) -> str:
+    """A truth as `yes` or `no`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    word = answer.strip().lower()
+    if word not in ("yes", "no"):
+        raise ValueError(f"the answer {answer!r} is neither yes nor no")
+    return word

@@ -1,8 +1,9 @@
-"""Tables of a benchmark's samples: parquet files, Arrow folders, the data hub. Images stay undecoded on disk."""
+"""Tables of a benchmark's samples: parquet files, Arrow folders, the data hub. Images stay on disk."""
 
 from __future__ import annotations
 
 import json
+import re
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -61,7 +62,9 @@ class ParquetRows:
             try:
                 file = parquet.ParquetFile(path)
             except (OSError, ValueError) as error:
-                raise UserError(f"task.data.path={path}: is no readable parquet file ({_first(error)}).") from error
+                raise UserError(
+                    f"task.data.path={path}: is no readable parquet file ({_first(error)})."
+                ) from error
             for group in range(file.num_row_groups):
                 self._groups.append((file, group))
                 self._starts.append(n)
@@ -99,8 +102,8 @@ def parquet_files(path: Path, name: str, split: str) -> list[Path]:
     if not files:
         there = ", ".join(str(file.relative_to(root)) for file in found[:5]) or "none"
         raise UserError(
-            f"task.data.path={path}: no parquet file of split {split!r} (there: {there}; set task.data.split, or "
-            "let task.data.path name a file)."
+            f"task.data.path={path}: no parquet file of split {split!r} (there: {there}; set "
+            "task.data.split, or let task.data.path name a file)."
         )
     return files
 
@@ -124,16 +127,22 @@ def open_disk(path: Path, split: str) -> ArrowRows:
             f"task.data.path={path}: is no folder of save_to_disk with the split {split!r} ({_first(error)})."
         ) from error
     if state.get("_indices_data_files") or state.get("_indices_files"):
-        raise UserError(f"task.data.path={path}: holds an index over its rows (save it after flatten_indices()).")
+        raise UserError(
+            f"task.data.path={path}: holds an index over its rows (save it after flatten_indices())."
+        )
     pa = _module("pyarrow")
     try:
-        return ArrowRows(pa.concat_tables([pa.ipc.open_stream(pa.memory_map(str(f))).read_all() for f in files]))
+        return ArrowRows(
+            pa.concat_tables([pa.ipc.open_stream(pa.memory_map(str(f))).read_all() for f in files])
+        )
     except (OSError, ValueError) as error:
         raise UserError(f"task.data.path={path}: cannot be read as Arrow ({_first(error)}).") from error
 
 
-def open_hub(ids: Sequence[str], name: str, split: str, revision: str | None) -> tuple[ArrowRows, str]:
-    """The first data set of `ids` that the hub has, and what it was: `id@revision`.
+def open_hub(ids: Sequence[str], name: str, split: str, revision: str | None) -> tuple[ParquetRows, str]:
+    """The first data set of `ids` that the hub has, and which one it was: `id@commit`.
+
+    Only the files of the split are downloaded; the hub's cache keeps them.
 
     Raises:
         UserError: none can be had; the message says why.
@@ -143,17 +152,26 @@ def open_hub(ids: Sequence[str], name: str, split: str, revision: str | None) ->
     for id in ids:
         try:
             builder = datasets.load_dataset_builder(id, name or None, revision=revision)
-            builder.download_and_prepare()
-            table = builder.as_dataset(split=split).data.table
-        # Whatever the hub, its cache or a broken download raises, the next id may do.
-        except (OSError, ValueError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+            files = builder.config.data_files
+            if split not in files:
+                raise UserError(f"task.split={split}: {id} has {', '.join(files)} (set task.data.split).")
+            return ParquetRows([_local(str(url)) for url in files[split]]), f"{id}@{builder.hash}"
+        # Offline, unknown, gated, broken: whatever the hub raises about one id, the next may do.
+        except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
             reasons.append(f"{id}: {_first(error)}")
-        else:
-            return ArrowRows(table), f"{id}@{revision or builder.hash}"
     raise UserError(
-        f"task.data.source=hub: {'; '.join(reasons)} (download it and use task.data.source=parquet "
-        "task.data.path=FOLDER, or give a network; task.data.revision chooses another state)."
+        f"task.data.source=hub: {'; '.join(reasons)} (give a network, or download it and set "
+        "task.data.source=parquet task.data.path=FOLDER)."
     )
+
+
+def _local(url: str) -> Path:
+    """A file of a data set on this machine, downloaded where the hub has it."""
+    found = re.fullmatch(r"hf://datasets/([^@]+)@([^/]+)/(.+)", url)
+    if found is None:
+        return Path(url)
+    download = _module("huggingface_hub").hf_hub_download
+    return Path(download(found[1], found[3], repo_type="dataset", revision=found[2]))
 
 
 def _module(name: str) -> Any:

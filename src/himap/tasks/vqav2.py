@@ -1,0 +1,102 @@
+"""VQAv2: short answers with ten annotators (`val`), or a file for the test server (`testdev`).
+
+Source: Goyal et al., "Making the V in VQA Matter"; prompt and submission as LLaVA-1.5 (model_vqa_loader.py,
+convert_vqav2_for_submission.py). The paper's figures are the server's for test-dev; those of `val` are
+another quantity.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from himap.metrics.vqa import normalise_m4c, soft_accuracy
+from himap.tasks.base import Sample, Score
+from himap.tasks.benchmark import QWEN, SHORT, Benchmark, Record, read_json, read_lines
+from himap.tasks.scores import accuracy
+
+if TYPE_CHECKING:
+    from himap.config import TaskConfig
+
+_ALL_IDS = "llava_vqav2_mscoco_test2015.jsonl"
+
+
+class VqaV2(Benchmark):
+    SPLITS = ("val", "testdev")
+    HUB_SPLITS: ClassVar = {"val": "validation"}
+    OPTIONS: ClassVar = {
+        "normalisation": ("official", "always"),
+        "processor": ("evalai", "none"),
+        "submission_ids": str,
+    }
+
+    def __init__(self, config: TaskConfig) -> None:
+        super().__init__(config)
+        truth = ("answers", "answer_type") if self.split == "val" else ()
+        self.COLUMNS = ("question_id", "question", *truth)
+
+    def sample(self, record: Record, row: int) -> Sample:
+        return Sample(
+            id=str(record["question_id"]),
+            question=record["question"],
+            references=_answers(record["answers"]) if self.split == "val" else (),
+            category=record["answer_type"] if self.split == "val" else "",
+            question_id=int(record["question_id"]),
+        )
+
+    def original(self, root: Path) -> Iterator[tuple[Sample, Path]]:
+        if self.split == "testdev":
+            images = Path(self.data.images) if self.data.images else root / "test2015"
+            for line in read_lines(root / "llava_vqav2_mscoco_test-dev2015.jsonl"):
+                question = line["text"].removesuffix(SHORT)
+                yield self.sample({**line, "question": question}, 0), images / line["image"]
+            return
+        images = Path(self.data.images) if self.data.images else root / "val2014"
+        truth = {
+            item["question_id"]: item
+            for item in read_json(root / "v2_mscoco_val2014_annotations.json")["annotations"]
+        }
+        for item in read_json(root / "v2_OpenEnded_mscoco_val2014_questions.json")["questions"]:
+            path = images / f"COCO_val2014_{item['image_id']:012}.jpg"
+            yield self.sample({**truth[item["question_id"]], **item}, 0), path
+
+    def text(self, sample: Sample, family: str) -> str:
+        return f"{sample.question} Answer:" if family == QWEN else sample.question + SHORT
+
+    def parse(self, output: str, sample: Sample) -> str:
+        # Where all annotators agree the official script compares raw strings; LLaVA processes first.
+        return normalise_m4c(output) if self.options["processor"] == "evalai" else output.strip()
+
+    def score(self, samples: Sequence[Sample], predictions: Sequence[str]) -> Score:
+        if self.split == "testdev":
+            answered = tuple(float(bool(prediction)) for prediction in predictions)
+            share = 100 * sum(answered) / len(answered)
+            note = "no ground truth here: the accuracy comes from the server (upload vqav2_testdev.json)"
+            return Score("answered", {"answered": share}, answered, notes=(note, *self.notes))
+        soft = [
+            soft_accuracy(prediction, sample.references, self.options["normalisation"])
+            for prediction, sample in zip(predictions, samples, strict=True)
+        ]
+        return accuracy(samples, soft, self.notes)
+
+    def files(self, samples: Sequence[Sample], predictions: Sequence[str]) -> dict[str, str]:
+        if self.split != "testdev":
+            return {}
+        given = {sample.question_id: p for sample, p in zip(samples, predictions, strict=True)}
+        rows = [
+            {"question_id": id, "answer": normalise_m4c(given.get(id, ""))} for id in self._ids() or given
+        ]
+        return {"vqav2_testdev.json": json.dumps(rows)}
+
+    def _ids(self) -> list[int]:
+        """Every question of test2015, where the released file is there: the server wants them all."""
+        chosen = self.options["submission_ids"]
+        path = Path(chosen) if chosen else Path(self.data.path or ".") / _ALL_IDS
+        return [int(line["question_id"]) for line in read_lines(path)] if chosen or path.is_file() else []
+
+
+def _answers(given: list[Record] | dict[str, list[str]]) -> tuple[str, ...]:
+    """The annotators' answers from either form in which data sets store a list of records."""
+    return tuple(given["answer"] if isinstance(given, dict) else (one["answer"] for one in given))
