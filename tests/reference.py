@@ -21,9 +21,19 @@ def decoder_of(tiny: Tiny) -> Any:
     return tiny.model.model.language_model
 
 
-def decoder_inputs(tiny: Tiny, inputs: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """What enters the first layer: hidden states [B, T, D] and (cos, sin)."""
-    seen = {}
+def decoder_inputs(
+    tiny: Tiny, inputs: dict[str, Tensor]
+) -> tuple[Tensor, tuple[Tensor, Tensor], list[Tensor]]:
+    """Hidden states [B, T, D] that enter the first layer, (cos, sin), deepstack features by layer."""
+    seen: dict[str, Any] = {"deepstack": []}
+    decoder = decoder_of(tiny)
+    if hasattr(decoder, "_deepstack_process"):
+
+        def keep(hidden: Tensor, mask: Tensor, features: Tensor) -> Tensor:
+            seen["deepstack"].append(torch.zeros_like(hidden).masked_scatter(mask[..., None], features))
+            return hidden
+
+        decoder._deepstack_process = keep
 
     def look(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen["hidden"], seen["tables"] = args[0], kwargs["position_embeddings"]
@@ -33,7 +43,8 @@ def decoder_inputs(tiny: Tiny, inputs: dict[str, Tensor]) -> tuple[Tensor, tuple
         tiny.model(**inputs, use_cache=False)
     finally:
         handle.remove()
-    return seen["hidden"], seen["tables"]
+        decoder.__dict__.pop("_deepstack_process", None)
+    return seen["hidden"], seen["tables"], seen["deepstack"]
 
 
 @torch.no_grad()
@@ -48,7 +59,7 @@ def released_algorithm(
     Returns:
         Kept positions of every stage, and the last position's logits [vocab].
     """
-    hidden, tables = decoder_inputs(tiny, inputs)
+    hidden, tables, deepstack = decoder_inputs(tiny, inputs)
     positions = torch.arange(hidden.shape[1])
     n_image = int((inputs["input_ids"] == tiny.image_token_ids[0]).sum())
     stages = {stage.layer: stage for stage in strategy.stages}
@@ -72,6 +83,8 @@ def released_algorithm(
         n = len(positions)
         mask = torch.full((n, n), torch.finfo(hidden.dtype).min).triu(1)[None, None]
         hidden, attention = _layer(layer, hidden, mask, tuple(t[..., positions, :] for t in tables))
+        if number < len(deepstack):
+            hidden = hidden + deepstack[number][:, positions]
     return kept, tiny.model.lm_head(decoder_of(tiny).norm(hidden))[0, -1]
 
 
@@ -89,7 +102,7 @@ def masked(tiny: Tiny, strategy: Strategy, dropped: Sequence[Tensor]) -> Iterato
     """Hide tokens instead of dropping them: from each stage's layer on, for every later query.
 
     Args:
-        tiny: a model with eager attention, or any if the batch has padding (sdpa has no mask to edit otherwise).
+        tiny: a model with eager attention, or any if the batch has padding (else sdpa has no mask).
         strategy: gives the layers.
         dropped: per stage [B, T] bool, true at all tokens that are gone after it.
     """

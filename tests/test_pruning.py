@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from reference import masked, released_algorithm
-from tiny import MAKERS, N_LAYERS, Tiny, rows_of
+from tiny import MAKERS, MORE_MAKERS, N_LAYERS, Tiny, rows_of
 from torch import Tensor
 
 from himap.pruning import Pruner
@@ -28,12 +28,13 @@ RAGGED = {"n_images": (1, 2, 1, 0), "n_text": (7, 4, 9, 5)}
 
 each_model = pytest.mark.parametrize("name", MAKERS)
 each_attention = pytest.mark.parametrize("attn", ["sdpa", "eager"])
+two_and_three_stages = pytest.mark.parametrize("strategy", [HIMAP, THREE], ids=["himap", "three-stages"])
 each_strategy = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=list(STRATEGIES))
 
 
 @cache
 def tiny(name: str, attn: str, dtype: torch.dtype = torch.float32) -> Tiny:
-    model = MAKERS[name](attn=attn)
+    model = {**MAKERS, **MORE_MAKERS}[name](attn=attn)
     model.model.to(dtype)
     return model
 
@@ -49,7 +50,7 @@ def forward(model: Tiny, inputs: dict[str, Tensor]) -> Tensor:
 
 def generate(model: Tiny, inputs: dict[str, Tensor], **options: Any) -> list[list[int]]:
     torch.manual_seed(0)
-    options = {"max_new_tokens": 8, "do_sample": False, **options}
+    options = {"max_new_tokens": 6, "do_sample": False, **options}
     return model.model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :].tolist()
 
 
@@ -102,10 +103,10 @@ def test_kept_tokens_and_logits_equal_the_released_algorithm(
 
 @each_model
 @each_attention
-@each_strategy
+@two_and_three_stages
 def test_dropping_equals_masking_from_that_layer_on(name: str, attn: str, strategy: Strategy) -> None:
-    # sdpa in double precision, where its changing order of summation cannot hide a mistake; transformers' eager
-    # attention computes its softmax in single whatever the model's precision.
+    # sdpa in double precision, where its changing order of summation cannot hide a mistake; transformers'
+    # eager attention computes its softmax in single whatever the model's precision.
     model = tiny(name, attn, torch.float64 if attn == "sdpa" else torch.float32)
     inputs = model.batch(**RAGGED)
     inputs["pixel_values"] = inputs["pixel_values"].to(model.model.dtype)
@@ -146,7 +147,7 @@ def test_the_cache_gives_the_tokens_of_no_cache_with_the_kept_set_frozen(
 
 @each_model
 @each_attention
-@each_strategy
+@two_and_three_stages
 def test_a_ragged_batch_equals_one_by_one(name: str, attn: str, strategy: Strategy) -> None:
     model = tiny(name, attn)
     inputs = model.batch(**RAGGED)
@@ -158,6 +159,30 @@ def test_a_ragged_batch_equals_one_by_one(name: str, attn: str, strategy: Strate
             assert [rows[0].tolist() for rows in attached.kept] == [rows[sample].tolist() for rows in kept]
             torch.testing.assert_close(alone[0, -1], logits[sample, -1], atol=2e-5, rtol=0)
             assert generate(model, single) == [tokens[sample]]
+
+
+@pytest.mark.parametrize("name", MORE_MAKERS)
+def test_the_other_supported_decoders_follow_the_released_algorithm_and_decode_alike(name: str) -> None:
+    test_kept_tokens_and_logits_equal_the_released_algorithm(name, "sdpa", HIMAP)
+    test_dropping_equals_masking_from_that_layer_on(name, "sdpa", HIMAP)
+    test_a_ragged_batch_equals_one_by_one(name, "sdpa", HIMAP)
+
+
+def test_layers_after_a_drop_get_no_position_ids_which_gaps_would_make_several_sequences() -> None:
+    model = tiny("llava-mha", "sdpa")
+    seen = []
+    layers = model.model.model.language_model.layers
+
+    def look(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.append((args[0].shape[1], kwargs["position_embeddings"][0].shape[1], kwargs["position_ids"]))
+
+    with pruner(model, HIMAP):
+        handles = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in layers]
+        forward(model, model.batch())
+    for handle in handles:
+        handle.remove()
+    assert [n for n, _, _ in seen] == [27, 27, 19, 19, 13, 13] == [n for _, n, _ in seen]
+    assert [ids is None for _, _, ids in seen] == [False, False, True, True, True, True]
 
 
 @pytest.mark.parametrize("criterion", ["random", "uniform"])
@@ -250,4 +275,4 @@ def test_a_streamer_sees_every_token() -> None:
     with pruner(model, HIMAP):
         tokens = generate(model, inputs)
         generate(model, inputs, streamer=streamer)
-    assert streamer.tokens[-8:] == tokens[0]
+    assert streamer.tokens[-6:] == tokens[0]

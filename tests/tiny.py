@@ -17,6 +17,12 @@ VOCAB = 100
 PAD_ID = 0
 N_LAYERS = 6
 N_PATCHES = 16  # image tokens of one picture
+_QWEN_IDS = {
+    "image_token_id": IMAGE_ID,
+    "video_token_id": VIDEO_ID,
+    "vision_start_token_id": START_ID,
+    "vision_end_token_id": END_ID,
+}
 
 
 @dataclass(frozen=True)
@@ -33,9 +39,11 @@ class Tiny:
     batch: Callable[..., dict[str, Tensor]]
 
 
-def tiny_llava(kv_heads: int = 4, attn: str = "sdpa", n_layers: int = N_LAYERS) -> Tiny:
-    """LLaVA with a Llama decoder of 4 heads; `kv_heads` below 4 makes it grouped-query attention."""
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+def tiny_llava(kv_heads: int = 4, attn: str = "sdpa", n_layers: int = N_LAYERS, text: str = "llama") -> Tiny:
+    """LLaVA with a decoder of 4 heads; `kv_heads` below 4 makes it grouped-query attention."""
+    from transformers import AutoConfig, CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    extra = {"llama": {}, "mistral": {"sliding_window": None}, "qwen3": {"head_dim": 16}}[text]
 
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
@@ -47,7 +55,7 @@ def tiny_llava(kv_heads: int = 4, attn: str = "sdpa", n_layers: int = N_LAYERS) 
             patch_size=4,
             projection_dim=32,
         ),
-        text_config=LlamaConfig(num_key_value_heads=kv_heads, **_text(n_layers)),
+        text_config=AutoConfig.for_model(text, num_key_value_heads=kv_heads, **_text(n_layers), **extra),
         image_token_id=IMAGE_ID,
         vision_feature_layer=-1,
         attn_implementation=attn,
@@ -108,26 +116,52 @@ def tiny_qwen2_vl(attn: str = "sdpa") -> Tiny:
             "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0},
             **_text(N_LAYERS),
         },
-        image_token_id=IMAGE_ID,
-        video_token_id=VIDEO_ID,
-        vision_start_token_id=START_ID,
-        vision_end_token_id=END_ID,
+        **_QWEN_IDS,
         attn_implementation=attn,
     )
     model = _seeded(lambda: Qwen2VLForConditionalGeneration(config))
+    return Tiny("qwen2-vl", model, (IMAGE_ID,), _qwen_batch)
 
-    def images(n: int, generator: torch.Generator) -> dict[str, Tensor]:
-        if n == 0:
-            return {}
-        patches = torch.randn(n * 4 * N_PATCHES, 3 * 2 * 4 * 4, generator=generator)
-        return {"pixel_values": patches, "image_grid_thw": torch.tensor([[1, 8, 8]] * n)}
 
-    def batch(*args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        inputs = _batch(images, *args, brackets=True, **kwargs)
-        inputs["mm_token_type_ids"] = (inputs["input_ids"] == IMAGE_ID).int()
-        return inputs
+def tiny_qwen2_5_vl(attn: str = "sdpa") -> Tiny:
+    """Qwen2.5-VL: M-RoPE, windowed attention in the vision tower."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    return Tiny("qwen2-vl", model, (IMAGE_ID,), batch)
+    vision = {"depth": 2, "hidden_size": 32, "out_hidden_size": 64, "intermediate_size": 32, "num_heads": 2}
+    vision |= {"patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 16}
+    config = Qwen2_5_VLConfig(
+        vision_config={**vision, "fullatt_block_indexes": [1]},
+        text_config={
+            "num_key_value_heads": 2,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0},
+            **_text(N_LAYERS),
+        },
+        **_QWEN_IDS,
+        attn_implementation=attn,
+    )
+    model = _seeded(lambda: Qwen2_5_VLForConditionalGeneration(config))
+    return Tiny("qwen2.5-vl", model, (IMAGE_ID,), _qwen_batch)
+
+
+def tiny_qwen3_vl(attn: str = "sdpa") -> Tiny:
+    """Qwen3-VL: M-RoPE, q/k-norm, visual features added again after the first three layers (deepstack)."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    vision = {"depth": 3, "hidden_size": 32, "out_hidden_size": 64, "intermediate_size": 32, "num_heads": 2}
+    vision |= {"patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2}
+    config = Qwen3VLConfig(
+        vision_config={**vision, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1, 2]},
+        text_config={
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0},
+            **_text(N_LAYERS),
+        },
+        **_QWEN_IDS,
+        attn_implementation=attn,
+    )
+    model = _seeded(lambda: Qwen3VLForConditionalGeneration(config))
+    return Tiny("qwen3-vl", model, (IMAGE_ID,), _qwen_batch)
 
 
 MAKERS: dict[str, Callable[..., Tiny]] = {
@@ -135,6 +169,13 @@ MAKERS: dict[str, Callable[..., Tiny]] = {
     "llava-gqa": lambda **kwargs: tiny_llava(kv_heads=2, **kwargs),
     "qwen2-vl": tiny_qwen2_vl,
     "internvl": tiny_internvl,
+    "qwen3-vl": tiny_qwen3_vl,
+}
+# Other decoders that are said to be supported; the laws that differ by decoder run on them too.
+MORE_MAKERS: dict[str, Callable[..., Tiny]] = {
+    "llava-mistral": lambda **kwargs: tiny_llava(text="mistral", kv_heads=2, **kwargs),
+    "llava-qwen3": lambda **kwargs: tiny_llava(text="qwen3", kv_heads=2, **kwargs),
+    "qwen2.5-vl": tiny_qwen2_5_vl,
 }
 
 
@@ -150,6 +191,19 @@ def rows_of(inputs: dict[str, Tensor], sample: int, n_images: Sequence[int]) -> 
             per_image = value.shape[0] // sum(n_images)
             single[key] = value[n[0] * per_image : n[1] * per_image]
     return single
+
+
+def _qwen_pictures(n: int, generator: torch.Generator) -> dict[str, Tensor]:
+    if n == 0:
+        return {}
+    patches = torch.randn(n * 4 * N_PATCHES, 3 * 2 * 4 * 4, generator=generator)
+    return {"pixel_values": patches, "image_grid_thw": torch.tensor([[1, 8, 8]] * n)}
+
+
+def _qwen_batch(*args: Any, **kwargs: Any) -> dict[str, Tensor]:
+    inputs = _batch(_qwen_pictures, *args, brackets=True, **kwargs)
+    inputs["mm_token_type_ids"] = (inputs["input_ids"] == IMAGE_ID).int()
+    return inputs
 
 
 def _text(n_layers: int) -> dict[str, Any]:

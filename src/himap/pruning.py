@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from himap import criteria
 from himap.attention import column_sums, tap
+from himap.deepstack import thinned
 from himap.errors import UserError
 from himap.layout import Layout
 from himap.masks import decode_mask, prefill_mask
@@ -125,6 +126,7 @@ class Pruner:
         # Always called, so that a forward that failed half-way leaves no tensors behind.
         after = self.model.register_forward_hook(self._after_model, always_call=True)
         stack.callback(after.remove)
+        stack.enter_context(thinned(self._decoder, self._selection))
         for number, stage in enumerate(stages):
             if isinstance(criteria.get(stage.criterion), criteria.RowCriterion):
                 attention: Any = self._layers[stage.layer - 1].self_attn
@@ -148,6 +150,9 @@ class Pruner:
 
     def _after_model(self, module: nn.Module, args: Any, output: Any) -> None:
         self._prefill = None
+
+    def _selection(self) -> Selection | None:
+        return None if self._prefill is None else self._prefill.selection
 
     def _score(self, stage: Stage, module: nn.Module, query: Tensor, key: Tensor, scale: float) -> None:
         prefill = self._prefill
