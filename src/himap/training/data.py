@@ -112,11 +112,12 @@ class Packed:
 
 def ask_anything(scene: Scene, rng: np.random.Generator) -> list[Question]:
     """One round of questions about a scene in random order; the harder kinds come more often."""
-    yes = rng.random(3) < 0.5
+    yes = rng.random(2) < 0.5
     ask = (language.colour, language.shape, language.count)
     questions = [
         language.colour(scene, rng),
         language.shape(scene, rng),
+        language.count(scene, rng),
         language.count(scene, rng),
         language.relation(scene, rng),
         language.relation(scene, rng),
