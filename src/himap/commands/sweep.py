@@ -13,7 +13,7 @@ from himap.progress import Bar, Quiet, bar
 from himap.search.config import SearchConfig
 from himap.search.front import Point, pareto
 from himap.search.space import Space
-from himap.search.study import Sweep, Watcher
+from himap.search.study import Sweep, Watcher, check
 from himap.search.worker import Finished
 from himap.strategy import Strategy
 
@@ -76,9 +76,11 @@ def run(config: SweepConfig, folder: Path) -> None:
     from himap.search.study import run as search
 
     evaluate = ModelEvaluator(config.model, config.task, config.hardware, config.search.heldout_limit)
+    sweep = plan(config)
+    check(sweep, folder)
     evaluate.load([config.task.split, config.search.heldout_split])
     with Recorder(config.tracking, folder, asdict(config), config.search.name) as recorder:
-        complete = search(plan(config), folder, evaluate, Progress(recorder))
+        complete = search(sweep, folder, evaluate, Progress(recorder))
         comparison = write_report(folder)
         if complete:
             recorder.record_study(comparison)

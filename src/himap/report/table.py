@@ -17,19 +17,26 @@ Row = dict[str, str]
 
 def print_front(comparison: Comparison) -> None:
     """Print a sweep's front with its held-out check, and the paper's configurations below it."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    study = comparison.outcome.study
+    axes = comparison.outcome.study["axes"]
+    n_trials = len(comparison.outcome.trials)
+    table = Table(
+        title=f"Pareto front: {len(comparison.front)} of {n_trials} trials",
+        box=SIMPLE_HEAD,
+        padding=0,
+        pad_edge=False,
+    )
     metric = metric_name(comparison.outcome)
-    table = Table(title=f"Pareto front: {len(comparison.front)} of {len(comparison.outcome.trials)} trials")
-    for heading in ("trial", *study["axes"], metric, "FLOPs", "held out, 95 % interval", "p"):
+    for heading in ("trial", *axes, metric, "FLOPs", "held out [95 %]", "p"):
         table.add_column(heading, justify="right", no_wrap=True)
     for trial, there in comparison.front:
         table.add_row(
             str(trial.number),
-            *_params(trial.params, study["axes"]),
-            f"{trial.point.accuracy:.2f}",
+            *_params(trial.params, axes),
+            f"{trial.point.accuracy:.1f}",
             f"{trial.point.share:.1%}",
             *_checked(there),
         )
@@ -37,8 +44,8 @@ def print_front(comparison: Comparison) -> None:
     for baseline in comparison.baselines:
         table.add_row(
             baseline.name,
-            *("" for _ in study["axes"]),
-            f"{baseline.search.accuracy:.2f}",
+            *("" for _ in axes),
+            f"{baseline.search.accuracy:.1f}",
             f"{baseline.search.share:.1%}",
             *_checked(baseline.heldout),
         )
@@ -55,8 +62,13 @@ def _params(params: Params, names: Sequence[str]) -> list[str]:
 def _checked(there: HeldOut | None) -> list[str]:
     if there is None:
         return ["", ""]
-    p_value = "" if there.p_value is None else f"{there.p_value:.2g}"
-    return [f"{there.point.accuracy:.2f} [{there.low:.2f}, {there.high:.2f}]", p_value]
+    return [f"{there.point.accuracy:.1f} [{there.low:.1f}, {there.high:.1f}]", _short(there.p_value)]
+
+
+def _short(p_value: float | None) -> str:
+    if p_value is None:
+        return ""
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def find_results(folders: Sequence[Path]) -> tuple[list[tuple[Path, dict[str, Any]]], list[Path]]:

@@ -136,15 +136,31 @@ def _run(sweep: Sweep, folder: Path, evaluate: Evaluator, watcher: Watcher) -> b
     return True
 
 
+def check(sweep: Sweep, folder: Path) -> dict[str, Any]:
+    """Refuse to go on with another configuration than the folder's; writes nothing.
+
+    Returns:
+        the settings that must stay the same, by dotted key.
+    Raises:
+        UserError: they differ from those that the folder was begun with; the message names each.
+    """
+    # Through JSON, so that what is read from the file compares equal.
+    identity: dict[str, Any] = json.loads(
+        json.dumps(_flat({**sweep.identity, "search": _search_identity(sweep.config)}))
+    )
+    if is_sweep(folder):
+        _refuse_changes(read_study(folder)["identity"], identity, folder)
+    return identity
+
+
 def prepare(sweep: Sweep, folder: Path) -> Study:
     """Write or compare study.json, open the study, and enqueue what the search starts with."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    identity = _flat({**sweep.identity, "search": _search_identity(sweep.config)})
+    identity = check(sweep, folder)
     if is_sweep(folder):
         before = read_study(folder)
-        _refuse_changes(before["identity"], identity, folder)
         study_id, name = before["id"], before["name"]
     else:
         study_id = uuid.uuid4().hex
@@ -222,8 +238,6 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _refuse_changes(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    # Through JSON, so that tuples and lists compare equal.
-    now = json.loads(json.dumps(now))
     keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if keys:
         changes = "; ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in keys)

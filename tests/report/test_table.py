@@ -1,0 +1,36 @@
+"""`himap report` finds what lies below its folders, once, and says what it lacks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import synthetic
+
+from himap.errors import UserError
+from himap.report.table import find_results, rows_of
+
+
+def test_results_and_sweeps_are_found_once(sweep_folder: Path, tmp_path: Path) -> None:
+    for name in ("a", "b/c"):
+        (tmp_path / name).mkdir(parents=True)
+        content = synthetic.evaluate(synthetic.HIMAP, "search", tmp_path / name)
+        (tmp_path / name / "result.json").write_text(json.dumps(content))
+    results, sweeps = find_results([tmp_path, sweep_folder.parent])
+    assert [folder for folder, _ in results] == [tmp_path / "a", tmp_path / "b" / "c"]
+    assert sweeps == [sweep_folder], "a sweep's trials are not listed again"
+    assert {row["pruning"] for row in rows_of(results)} == {"himap"}
+
+
+def test_a_cost_without_a_task_has_a_row() -> None:
+    flops = {"paper_tflops": 0.735, "paper_share": 0.246, "prefill_tflops": 3.137, "prefill_share": 0.351}
+    row = rows_of([(Path("x"), {"model": "llava", "pruning": "himap", "flops": flops, "metrics": {}})])[0]
+    assert (row["TFLOPs (paper)"], row["share (prefill)"], row["value"]) == ("0.735", "35.1%", "")
+
+
+def test_missing_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        find_results([tmp_path / "nothing"])
+    with pytest.raises(UserError, match=r"no result\.json or study\.json below"):
+        find_results([tmp_path])
