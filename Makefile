@@ -14,7 +14,7 @@ setup: $(STAMP)  ## Make .venv once (CPU build of torch where the registry has o
 # One resolver run with the constraints, so that nothing pulls another torch in.
 $(STAMP): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,caption]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
 sweep: setup  ## Search the Pareto front of the embedded model: outputs/sweep/.../pareto.png
