@@ -39,6 +39,7 @@ def test_agreement_is_the_mean_over_annotators_left_out(n_matches: int) -> None:
         ("black/white", "black white"),
         ("black / white", "black white"),
         ("x-b, c-d", "x b c d"),
+        ("x/-b-c", "x b c"),  # asked of the text as it came in: no mark touches a space there
         ("a-b - c-d", "ab cd"),
         ("yes!", "yes"),
         ('"stop"', "stop"),

@@ -50,7 +50,8 @@ _WORD = r"[^\W_]+"
 _HYPHENATED = rf"{_WORD}(?:-{_WORD})*"
 _TOKEN = re.compile(
     rf"""
-      <(?:/?[a-z][^<>]*|!--.*?--)>                                            # a tag
+      (?!(?:cannot|gonna|gotta|wanna|lemme|gimme)\b)[a-z]+(?!\S)             # a plain word: most tokens
+    | <(?:/?[a-z][^<>]*|!--.*?--)>                                            # a tag
     | https?://[^\s"<>]+ | www\.[\w./-]*\w | [\w.+-]+@[\w-]+(?:\.[\w-]+)*     # addresses
     | [:;=]-?[()] | [:;=]-?[DP]\b                                             # smileys
     | \(\d\d\d\)(?=[ ]?\d\d\d-\d\d\d\d\b)                                     # an area code
