@@ -19,8 +19,8 @@ class Answers:
     A row has `id`, `question`, `prediction`, `reference`, `score` (null until all are there, or without a
     judgement), `prompt`, `text` (what the model wrote), `tokens` ([system, image, instruction]) and `error`
     (null, or why the sample failed; then prediction, score, prompt and text are null). LLaVA's scripts and
-    those of the benchmarks read `question_id`, `prompt`, `text`, `answer_id`, `model_id` and `metadata`. Beside the file lies what settings made it, so that answers of
-    different settings never mix.
+    those of the benchmarks read `question_id`, `prompt`, `text`, `answer_id`, `model_id` and `metadata`.
+    Beside the file lies what settings made it, so that answers of different settings never mix.
 
     Args:
         path: of the JSON-lines file; None keeps the answers in memory.

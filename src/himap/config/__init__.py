@@ -1,5 +1,6 @@
 """What a user can configure: schemas with their rules, composition, one-line errors. No torch in here."""
 
+from himap.config.judge import JudgeConfig
 from himap.config.schema import (
     ArchitectureConfig,
     EvaluateConfig,
@@ -21,6 +22,7 @@ __all__ = [
     "FlopsConfig",
     "GenerationConfig",
     "HardwareConfig",
+    "JudgeConfig",
     "ModelConfig",
     "PruningConfig",
     "StageConfig",

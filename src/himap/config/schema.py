@@ -10,6 +10,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from himap.config.judge import JudgeConfig
 from himap.errors import ConfigError
 from himap.rules import at_least, one_of
 from himap.strategy import Stage, Strategy
@@ -138,6 +139,7 @@ class TaskConfig:
         data: where the data lie; the adapter says which keys it knows.
         options: variants of the protocol that the adapter offers.
         generation: changes to the protocol's decoding.
+        judge: who grades free-form answers, where the task needs it.
         on_bad_sample: `skip` counts a sample that fails and goes on, `fail` ends the run there.
     """
 
@@ -148,6 +150,7 @@ class TaskConfig:
     data: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    judge: JudgeConfig | None = None
     on_bad_sample: str = "skip"
 
     def __post_init__(self) -> None:
@@ -229,7 +232,9 @@ def identity(
 ) -> dict[str, Any]:
     """The part of a configuration that changes the numbers; two runs with the same part may be joined."""
     task_part = asdict(task)
-    del task_part["on_bad_sample"]
+    del task_part["on_bad_sample"], task_part["judge"]
+    if task.judge is not None:
+        task_part["judge"] = task.judge.identity()
     return {
         "model": asdict(model),
         "pruning": asdict(pruning),

@@ -19,6 +19,8 @@ ADAPTERS = {
     "textvqa": "himap.tasks.textvqa:TextVqa",
     "mme": "himap.tasks.mme:Mme",
     "nocaps": "himap.tasks.captions:NoCaps",
+    "llava_bench": "himap.tasks.llava_bench:LlavaBench",
+    "mm_vet": "himap.tasks.mm_vet:MmVet",
     "flickr30k": "himap.tasks.captions:Flickr30k",
     "shapes_short": "himap.tasks.shapes:Short",
     "shapes_choice": "himap.tasks.shapes:Choice",

@@ -1,0 +1,1 @@
+"""Grading free-form answers by a language model behind an OpenAI-compatible endpoint."""

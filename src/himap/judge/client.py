@@ -1,0 +1,223 @@
+"""Ask the judge: many requests at once, retried with back-off, every usable reply kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from himap.config.judge import JudgeConfig
+from himap.errors import UserError
+from himap.files import write_json
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_LONGEST_WAIT_S = 60.0
+MISSING_EXTRA = "task.judge: the package openai is missing (pip install 'himap[judge]')."
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the judge is asked once.
+
+    Attributes:
+        user: the message.
+        system: the system message; none where empty.
+        temperature: of sampling.
+        max_tokens: longest reply.
+        run: number of the repetition, so that repetitions are not answered from the cache of another.
+    """
+
+    user: str
+    system: str = ""
+    temperature: float = 0.0
+    max_tokens: int = 1024
+    run: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict(Generic[T]):
+    """A judgement.
+
+    Attributes:
+        value: what the reply was parsed to; None where the sample stays unjudged.
+        reply: the text; empty where none came.
+        model: the model as the endpoint named it.
+        reason: why there is no value.
+    """
+
+    value: T | None
+    reply: str
+    model: str
+    reason: str = ""
+
+
+class Unanswered(Exception):
+    """A request that failed as often as it may."""
+
+
+class Judge:
+    """A language model that grades.
+
+    Args:
+        config: endpoint, model, patience, cache.
+
+    Raises:
+        UserError: the package or the key is missing.
+    """
+
+    def __init__(self, config: JudgeConfig) -> None:
+        try:
+            import openai
+        except ModuleNotFoundError as error:
+            raise UserError(MISSING_EXTRA) from error
+        key = os.environ.get(config.key_variable)
+        if not key and config.base_url is None:
+            raise UserError(
+                f"{config.key_variable}: not set in the environment, and OpenAI's endpoint needs it (or set "
+                "task.judge.base_url to an endpoint of your own)."
+            )
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # or it says a line for every request
+        self._openai = openai
+        self._config = config
+        # Retries are ours, so that a reply that is no reply is retried like a busy server.
+        self._client = openai.OpenAI(
+            base_url=config.base_url, api_key=key or "none", max_retries=0, timeout=config.timeout_s
+        )
+        self._cache = Path(config.cache).expanduser() if config.cache else None
+
+    def ask_all(
+        self, questions: Sequence[Sequence[Request]], parse: Callable[[str], T | None]
+    ) -> list[Verdict[T]]:
+        """Judge many answers at once.
+
+        Args:
+            questions: for each, the requests of its attempts: the next is sent where `parse` gives None.
+            parse: reply -> value, or None.
+
+        Raises:
+            UserError: the endpoint refuses (key, model, request).
+        """
+
+        def judge(attempts: Sequence[Request]) -> Verdict[T]:
+            return self._judge(attempts, parse)
+
+        with ThreadPoolExecutor(self._config.concurrency) as pool:
+            futures = [pool.submit(judge, attempts) for attempts in questions]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _judge(self, attempts: Sequence[Request], parse: Callable[[str], T | None]) -> Verdict[T]:
+        reply, model = "", ""
+        # Kept once there is a grade: then a second run asks nothing, and an unjudged sample is asked anew.
+        new: list[tuple[Path, dict[str, Any]]] = []
+        for number, request in enumerate(attempts):
+            path = self._path(request, number)
+            kept = _kept(path)
+            try:
+                reply, model = kept if kept is not None else self._ask(request)
+            except Unanswered as error:
+                return Verdict(None, "", "", str(error))
+            value = parse(reply)
+            if kept is None and path is not None:
+                new.append((path, {"request": asdict(request), "model": model, "reply": reply}))
+            if value is not None:
+                for path, content in new:
+                    write_json(path, content)
+                return Verdict(value, reply, model)
+        return Verdict(None, reply, model, f"no grade in the reply {reply[:80]!r}")
+
+    def _path(self, request: Request, attempt: int) -> Path | None:
+        if self._cache is None:
+            return None
+        asked = {"base_url": self._config.base_url, "model": self._config.model, "attempt": attempt}
+        text = json.dumps({**asked, **asdict(request)}, sort_keys=True)
+        name = hashlib.sha256(text.encode("utf-8")).hexdigest()
+        return self._cache / name[:2] / f"{name}.json"
+
+    def _ask(self, request: Request) -> tuple[str, str]:
+        """Reply and model's name, after as many tries as it takes.
+
+        Raises:
+            Unanswered: none came.
+            UserError: the endpoint refuses.
+        """
+        openai = self._openai
+        reason = ""
+        for retry in range(self._config.retries + 1):
+            try:
+                return _content(self._send(request))
+            except (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError) as error:
+                reason, wait = _said(error), _retry_after(error)
+            except openai.APIStatusError as error:
+                if error.status_code not in (408, 409, 425):
+                    raise UserError(
+                        f"task.judge.model={self._config.model}: the endpoint refuses ({_said(error)}); "
+                        f"check task.judge.base_url and the key in {self._config.key_variable}."
+                    ) from error
+                reason, wait = _said(error), None
+            # A body that is no JSON, or JSON without a message.
+            except (ValueError, LookupError, AttributeError, TypeError, openai.APIError) as error:
+                reason, wait = f"a reply without a message ({_said(error)})", None
+            if retry < self._config.retries:
+                time.sleep(wait if wait is not None else self._wait(retry))
+        raise Unanswered(f"{self._config.retries + 1} requests failed; the last: {reason}")
+
+    def _send(self, request: Request) -> Any:
+        messages: list[Any] = [{"role": "user", "content": request.user}]
+        if request.system:
+            messages.insert(0, {"role": "system", "content": request.system})
+        return self._client.chat.completions.create(
+            model=self._config.model,
+            messages=messages,
+            temperature=request.temperature,
+            max_tokens=request.max_tokens,
+        )
+
+    def _wait(self, retry: int) -> float:
+        # Spread, so that requests that were refused together do not come back together.
+        return min(_LONGEST_WAIT_S, self._config.backoff_s * 2**retry) * random.uniform(0.5, 1.0)
+
+
+def _content(completion: Any) -> tuple[str, str]:
+    text = completion.choices[0].message.content
+    if not isinstance(text, str):
+        raise ValueError("no text")
+    return text, str(completion.model)
+
+
+def _kept(path: Path | None) -> tuple[str, str] | None:
+    if path is None or not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content["reply"], content["model"]
+    except (OSError, ValueError, KeyError, TypeError):
+        log.warning("%s cannot be read; the judge is asked again", path)
+        return None
+
+
+def _retry_after(error: Any) -> float | None:
+    """Seconds that the server asks to wait, at most `_LONGEST_WAIT_S`."""
+    response: Any = getattr(error, "response", None)
+    try:
+        return min(_LONGEST_WAIT_S, max(0.0, float(response.headers["retry-after"])))
+    except (AttributeError, KeyError, ValueError):
+        return None
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,88 @@
+"""MM-Vet: open questions that need several capabilities at once, graded from 0 to 1 by a language model.
+
+Source: Yu et al., "MM-Vet: Evaluating Large Multimodal Models for Integrated Capabilities"; the request's
+form, temperatures and attempts as the released evaluator's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from himap.tasks.base import Sample, Score
+from himap.tasks.benchmark import Record, read_json
+from himap.tasks.judged import Judged, means_of_runs
+
+if TYPE_CHECKING:
+    from himap.judge.client import Request
+
+_AGAIN = "\nPredict the correctness of the answer (digit): "
+
+
+class MmVet(Judged):
+    SPLITS = ("test",)
+    COLUMNS = ("question_id", "question", "answer", "capability")
+
+    def sample(self, record: Record, row: int) -> Sample:
+        capability = record["capability"]
+        names = capability.split(",") if isinstance(capability, str) else capability
+        return Sample(
+            id=str(record["question_id"]),
+            question=record["question"],
+            answer=record["answer"],
+            category=",".join(sorted(name.strip() for name in names)),
+            question_id=record["question_id"],
+        )
+
+    def original(self, root: Path) -> Iterator[tuple[Sample, Path]]:
+        images = Path(self.data.images) if self.data.images else root / "images"
+        for name, item in read_json(root / "mm-vet.json").items():
+            yield self.sample({**item, "question_id": name}, 0), images / item["imagename"]
+
+    def score(self, samples: Sequence[Sample], predictions: Sequence[str]) -> Score:
+        from himap.judge.prompt import few_shot, own_words
+
+        prompt = few_shot(self.judging.prompt) if self.judging.prompt else own_words("mm_vet")
+        questions = [
+            self._attempts(prompt, sample, prediction, run)
+            for sample, prediction in zip(samples, predictions, strict=True)
+            for run in range(self.judging.runs)
+        ]
+        values, notes = self.judged(questions, parse_grade, prompt)
+        grades = means_of_runs(values, self.judging.runs)
+        return Score("total", _figures(samples, grades), tuple(grades), notes=tuple(notes))
+
+    def _attempts(self, prompt: str, sample: Sample, prediction: str, run: int) -> list[Request]:
+        from himap.judge.client import Request
+
+        truth = sample.answer.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
+        row = " | ".join([sample.question, truth, prediction, ""])
+        first = f"{prompt}\n{row}"
+        # As released: a request that brought no grade is asked again with a hint, each time 0.5 hotter.
+        return [
+            Request(first + _AGAIN * (n > 0), temperature=min(2.0, 0.5 * n), max_tokens=3, run=run)
+            for n in range(self.judging.attempts)
+        ]
+
+
+def parse_grade(reply: str) -> float | None:
+    """The number that a reply begins with, where it lies in [0, 1]."""
+    try:
+        grade = float(reply.split(" ")[0].strip())
+    except ValueError:
+        return None
+    return grade if 0 <= grade <= 1 else None
+
+
+def _figures(samples: Sequence[Sample], grades: Sequence[float | None]) -> dict[str, float]:
+    """Percent: in all, for each capability, and for each set of capabilities that a question needs."""
+    members: dict[str, list[float]] = {}
+    for sample, grade in zip(samples, grades, strict=True):
+        if grade is not None:
+            together = sample.category.split(",")
+            sets = [f"set_{'+'.join(together)}"]
+            for name in ["total", *together, *sets]:
+                members.setdefault(name, []).append(grade)
+    return {name: 100 * fmean(values) for name, values in members.items()}
