@@ -1,4 +1,4 @@
-"""The one place that touches transformers' attention: the tap on a layer's q and k, and scores in chunks."""
+"""The one place that touches transformers' attention: the tap on a layer, and scores in chunks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,12 +25,39 @@ _CHUNK_BYTES = 32 * 2**20
 Listener = Callable[[nn.Module, Tensor, Tensor, float], None]
 """Called with (attention module, query [B, H, T, D], key [B, H_kv, T, D], scale) before attention runs."""
 
-_listeners: dict[nn.Module, tuple[Any, Listener]] = {}
+
+@dataclass(frozen=True, eq=False)
+class Attended:
+    """One run of an attention module, as it was computed.
+
+    Attributes:
+        module: the attention module.
+        query: [B, H, T, D] after RoPE and q/k-norm.
+        key: [B, H_kv, T, D]; H is a multiple of H_kv.
+        value: [B, H_kv, T, D].
+        scale: factor on q.k before the softmax.
+        output: [B, T, H, D], before the output projection.
+    """
+
+    module: nn.Module
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    scale: float
+    output: Tensor
+
+
+Editor = Callable[[Attended], Tensor | None]
+"""Called after attention ran; what it returns takes the output's place, None leaves it."""
+
+_tapped: dict[nn.Module, tuple[Any, Listener | None, Editor | None]] = {}
 
 
 @contextmanager
-def tap(attention: Any, listener: Listener) -> Iterator[None]:
+def tap(attention: Any, listener: Listener | None = None, *, editor: Editor | None = None) -> Iterator[None]:
     """Let `listener` see the query and key (after RoPE and q/k-norm) of each forward of an attention module.
+
+    An `editor` also sees the value and the output, and may replace the output.
 
     The attention itself is computed as before, by the model's own implementation (sdpa, eager, flash). Only
     this module's view of the config changes, so the masks of the model, the other layers and the vision tower
@@ -38,19 +66,19 @@ def tap(attention: Any, listener: Listener) -> Iterator[None]:
     Raises:
         UserError: the module is tapped already.
     """
-    if attention in _listeners:
+    if attention in _tapped:
         raise UserError("attention tap: this layer is tapped already (leave the other context first).")
     own_config = attention.config
     config = copy.copy(own_config)
     # Not through the property: its setter would walk into sub-configs that the copy shares with the original.
     config._attn_implementation_internal = TAP
-    _listeners[attention] = (own_config, listener)
+    _tapped[attention] = (own_config, listener, editor)
     attention.config = config
     try:
         yield
     finally:
         attention.config = own_config
-        del _listeners[attention]
+        del _tapped[attention]
 
 
 def _tapped_attention(
@@ -63,16 +91,22 @@ def _tapped_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    own_config, listener = _listeners[module]
-    listener(module, query, key, query.shape[-1] ** -0.5 if scaling is None else scaling)
+    own_config, listener, editor = _tapped[module]
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if listener is not None:
+        listener(module, query, key, scale)
     tapped_config = module.config
     # Flash attention asks the module's config which kernel to load, so it must see the real name.
     module.config = own_config
     try:
         attend = implementation(own_config._attn_implementation, module)
-        return attend(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        output, weights = attend(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     finally:
         module.config = tapped_config
+    if editor is not None:
+        edited = editor(Attended(module, query, key, value, scale, output))
+        output = output if edited is None else edited
+    return output, weights
 
 
 def _tapped_mask(*args: Any, config: Any, **kwargs: Any) -> Any:

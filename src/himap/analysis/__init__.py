@@ -1,0 +1,1 @@
+"""Where visual information flows: saliency, disruption, and which image tokens a strategy keeps."""
