@@ -30,7 +30,7 @@ TINY = [
 ]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_sweep_on_a_real_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "sweep"
     main(["sweep", *TINY, "search.trials=3", f"hydra.run.dir={folder}"])

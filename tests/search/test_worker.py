@@ -144,6 +144,7 @@ def test_a_stop_by_the_user_goes_on_under_the_same_number(tmp_path: Path) -> Non
     trial.write_text(trial.read_text().replace('"started": "', '"started": "0'))
     run(synthetic.sweep(trials=8, seeds=4), tmp_path, evaluate)
     assert told(tmp_path).get_trials()[4].params == params
+    assert '"attempt": 1' in trial.read_text(), "a user's stop does not count against the trial"
     assert len(read_outcome(tmp_path).trials) == 8
 
 

@@ -108,7 +108,7 @@ def _heldout(measured: dict[str, Measured], folder: Path) -> dict[str, HeldOut]:
     plain = _scores(folder / "heldout" / "plain")
     found: dict[str, HeldOut] = {}
     for key, there in measured.items():
-        low, high = there.result["ci95"]
+        low, high = there.result["ci95"] or (there.point.accuracy, there.point.accuracy)
         difference, p_value = None, None
         scores = _scores(folder / "heldout" / key)
         # A sample that failed in one run has no partner in the other.

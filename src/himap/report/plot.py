@@ -23,6 +23,7 @@ _GREY, _BLUE, _ORANGE, _GREEN, _RED, _PURPLE = (
 )
 _BASELINE_STYLES = ((_RED, "*", 17), (_GREEN, "D", 9), (_ORANGE, "s", 9), (_PURPLE, "^", 10))
 _LABELS = {"none": "none (unpruned)", "fastv": "FastV", "himap": "HiMAP (paper)"}
+_SHORT = {"none": "unpruned", "fastv": "FastV", "himap": "HiMAP"}
 _STYLE_OF = {"himap": 0, "none": 1, "fastv": 2}
 
 
@@ -107,6 +108,8 @@ def _draw_front(axes: Axes, comparison: Comparison) -> None:
 
 
 def _draw_baselines(axes: Axes, comparison: Comparison) -> None:
+    from matplotlib.patheffects import withStroke
+
     for i, baseline in enumerate(comparison.baselines):
         colour, marker, size = _BASELINE_STYLES[_STYLE_OF.get(baseline.name, i) % len(_BASELINE_STYLES)]
         there = baseline.heldout
@@ -127,12 +130,14 @@ def _draw_baselines(axes: Axes, comparison: Comparison) -> None:
             zorder=5,
             label=label(baseline.name) + (", held out" if there else ""),
         )
+        right = point.share > 0.9
         axes.annotate(
-            label(baseline.name),
+            _SHORT.get(baseline.name, baseline.name),
             (100 * point.share, point.accuracy),
-            xytext=(-6, -20) if point.share > 0.9 else (9, -14),
+            xytext=(-11 if right else 11, -16 if right else -5),
             textcoords="offset points",
-            horizontalalignment="right" if point.share > 0.9 else "left",
+            horizontalalignment="right" if right else "left",
+            path_effects=[withStroke(linewidth=3, foreground="white")],
             zorder=6,
         )
         if baseline.key == "plain":

@@ -109,7 +109,7 @@ def rows_of(results: Sequence[tuple[Path, dict[str, Any]]]) -> list[Row]:
     """One row of text a result."""
     rows = []
     for folder, result in results:
-        metrics = result.get("metrics") or {}
+        metrics, flops = result.get("metrics") or {}, result["flops"]
         value = metrics.get(metrics.get("primary"))
         low, high = result.get("ci95") or (None, None)
         failed = f" ({result['n_failed']} failed)" if result.get("n_failed") else ""
@@ -123,9 +123,10 @@ def rows_of(results: Sequence[tuple[Path, dict[str, Any]]]) -> list[Row]:
                 "metric": str(metrics.get("primary", "")),
                 "value": "" if value is None else f"{value:.2f}",
                 "95 % interval": "" if low is None else f"{low:.2f} to {high:.2f}",
-                "TFLOPs (paper)": f"{result['flops']['paper_tflops']:.4g}",
-                "share (paper)": f"{result['flops']['paper_share']:.1%}",
-                "share (prefill)": f"{result['flops']['prefill_share']:.1%}",
+                # Answers that were scored alone have no cost.
+                "TFLOPs (paper)": f"{flops['paper_tflops']:.4g}" if flops else "",
+                "share (paper)": f"{flops['paper_share']:.1%}" if flops else "",
+                "share (prefill)": f"{flops['prefill_share']:.1%}" if flops else "",
                 "folder": str(folder),
             }
         )
