@@ -16,6 +16,7 @@ import fakes
 import pytest
 
 from himap import cli, models, tasks
+from himap.files import exclusive
 
 MODEL = """
 name: tiny
@@ -110,6 +111,27 @@ def test_ctrl_c_says_how_to_go_on_and_that_works(
     assert himap(*shlex.split(found[1])).code == 0
     whole, part = ((tmp_path / name / "answers.jsonl").read_text() for name in ("whole", "part"))
     assert whole == part
+
+
+def test_ctrl_c_in_a_multirun_goes_on_with_the_folder_of_all_jobs(
+    himap: Any, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fakes, "interrupt_at", 4)
+    stopped = himap("evaluate", "-m", *tiny, "task.limit=3,5", "hydra.sweep.dir=many")
+    monkeypatch.setattr(fakes, "interrupt_at", None)
+    assert stopped.code == 130
+    assert stopped.err[-1].endswith(f" hydra.sweep.dir={tmp_path / 'many'}")
+    assert himap(*shlex.split(stopped.err[-1].partition(": himap ")[2])).code == 0
+    assert [read(tmp_path / "many" / job / "result.json")["n_samples"] for job in "01"] == [3, 5]
+
+
+def test_two_runs_do_not_share_a_folder(himap: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    with exclusive(tmp_path / "here"):
+        done = himap("evaluate", *tiny, "hydra.run.dir=here")
+    assert done.code == 1
+    assert "another run is writing there" in done.err[-1]
+    assert himap("evaluate", *tiny, "hydra.run.dir=here").code == 0
 
 
 def test_a_failing_sample_is_named_and_all_failing_is_an_error(himap: Any, tiny: tuple[str, ...]) -> None:

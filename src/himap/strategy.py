@@ -39,9 +39,7 @@ class Stage:
         if self.layer < 1:
             raise ConfigError(f"{key}.layer={self.layer}: must be at least 1 (layers that see all tokens).")
         if not 0 <= self.drop < 1:
-            raise ConfigError(
-                f"{key}.drop={self.drop}: must be in [0, 1) (the share of tokens to drop)."
-            )
+            raise ConfigError(f"{key}.drop={self.drop}: must be in [0, 1) (the share of tokens to drop).")
         if self.criterion not in CRITERIA:
             raise unknown(f"{key}.criterion", self.criterion, CRITERIA)
 

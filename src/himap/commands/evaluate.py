@@ -8,6 +8,8 @@ from pathlib import Path
 
 from himap.commands.launch import launch
 from himap.config import EvaluateConfig, identity
+from himap.errors import UserError
+from himap.files import exclusive
 from himap.result import Result
 
 
@@ -16,7 +18,21 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def run(config: EvaluateConfig, folder: Path) -> None:
-    """Evaluate, write into `folder`, record the result and print it."""
+    """Evaluate, write into `folder`, record the result and print it.
+
+    Raises:
+        UserError: another run writes into the folder (two that start in one second get the same name).
+    """
+    try:
+        with exclusive(folder):
+            _run(config, folder)
+    except BlockingIOError as error:
+        raise UserError(
+            f"hydra.run.dir={folder}: another run is writing there (wait for it, or give another folder)."
+        ) from error
+
+
+def _run(config: EvaluateConfig, folder: Path) -> None:
     from himap import models, tasks, tracking
     from himap.evaluate import evaluate
     from himap.hardware import prepare
@@ -45,10 +61,11 @@ def run(config: EvaluateConfig, folder: Path) -> None:
     )
     tracker.log(tracking.numbers(result))
     tracker.finish()
-    _print(result, folder)
+    show(result, folder)
 
 
-def _print(result: Result, folder: Path) -> None:
+def show(result: Result, folder: Path) -> None:
+    """Print a result as a table, and where it lies."""
     from rich.console import Console
     from rich.table import Table
 
@@ -67,8 +84,9 @@ def _print(result: Result, folder: Path) -> None:
     table.add_row("samples", f"{result.n_samples}{failed}")
     for layer, n in result.kept:
         table.add_row(f"image tokens after layer {layer:g}", f"{n:g}")
-    table.add_row("FLOPs share (paper)", f"{result.flops['paper_share']:.1%}")
-    table.add_row("FLOPs share (prefill)", f"{result.flops['prefill_share']:.1%}")
+    if result.flops:
+        table.add_row("FLOPs share (paper)", f"{result.flops['paper_share']:.1%}")
+        table.add_row("FLOPs share (prefill)", f"{result.flops['prefill_share']:.1%}")
     if result.samples_per_second is not None:
         table.add_row("samples per second", f"{result.samples_per_second:.1f}")
     console = Console()

@@ -117,10 +117,13 @@ def _combinations(flags: Namespace) -> list[list[str]]:
 
 
 def _how_to_go_on(verb: str, arguments: Sequence[str], folders: Sequence[Path]) -> str:
-    if not folders or any(argument in ("-m", "--multirun") for argument in arguments):
+    if not folders:
         return "interrupted"
-    typed = [argument for argument in arguments if not argument.startswith("hydra.run.dir=")]
-    command = shlex.join(["himap", verb, *typed, f"hydra.run.dir={folders[-1]}"])
+    key, folder = "hydra.run.dir", folders[-1]
+    if any(argument in ("-m", "--multirun") for argument in arguments):
+        key, folder = "hydra.sweep.dir", folder.parent
+    typed = [argument for argument in arguments if not argument.startswith(f"{key}=")]
+    command = shlex.join(["himap", verb, *typed, f"{key}={folder}"])
     return f"interrupted; this goes on from here: {command}"
 
 
