@@ -1,0 +1,82 @@
+"""Asks samples in batches; a batch that fails is asked one by one, and one too large for memory is halved."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from himap.errors import UserError
+from himap.progress import Bar
+
+if TYPE_CHECKING:
+    from himap.tasks.base import Sample
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+
+
+def in_batches(
+    samples: Sequence[Sample],
+    batch_size: int,
+    ask: Callable[[Sequence[Sample]], list[Row]],
+    failed: Callable[[Sample, str], Row],
+    bar: Bar,
+) -> Iterator[list[Row]]:
+    """Yield the rows of one batch after the other, prompts of like length together, the longest first.
+
+    Args:
+        samples: what to ask, in any order.
+        batch_size: prompts at once; halved, and said so, where memory does not suffice.
+        ask: rows of a batch, one a sample; may raise.
+        failed: row of a sample that raised, from the reason.
+        bar: told about a smaller batch.
+    """
+    # Longest first: little padding, memory runs out at once or never, and estimates err to the safe side.
+    queue = deque(sorted(samples, key=_length, reverse=True))
+    while queue:
+        batch = [queue.popleft() for _ in range(min(batch_size, len(queue)))]
+        rows, error = _try(ask, batch)
+        if rows:
+            yield rows
+        elif _is_out_of_memory(error) and len(batch) > 1:
+            batch_size = len(batch) // 2
+            bar.say(f"out of memory with {len(batch)} prompts at once; going on with {batch_size}")
+            queue.extendleft(reversed(batch))
+            _free_memory()
+        elif len(batch) > 1:
+            # One of them is to blame; the others must not suffer.
+            for sample in batch:
+                rows, error = _try(ask, [sample])
+                yield rows or [failed(sample, error)]
+        else:
+            yield [failed(batch[0], error)]
+
+
+def _length(sample: Sample) -> tuple[int, int]:
+    return len(sample.images), sum(map(len, (sample.question, sample.hint, *sample.choices)))
+
+
+def _try(ask: Callable[[Sequence[Sample]], list[Row]], batch: Sequence[Sample]) -> tuple[list[Row], str]:
+    """The rows of a batch, or none and why."""
+    try:
+        return ask(batch), ""
+    # Whatever a sample raises (a broken image, a refusing model) is counted and reported as the sample's.
+    except Exception as error:
+        log.debug("a batch failed", exc_info=True)
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        return [], " ".join(reason.split())
+
+
+def _is_out_of_memory(error: str) -> bool:
+    # torch raises plain RuntimeErrors for some devices, and the class differs between them; the words do not.
+    return any(word in error for word in ("out of memory", "OutOfMemory", "MemoryError", "not enough memory"))
+
+
+def _free_memory() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
