@@ -51,10 +51,23 @@ def text_decoder(model: nn.Module) -> nn.Module:
         Unsupported: the model has no such module.
     """
     inner = getattr(model, "model", model)
-    decoder = getattr(inner, "language_model", inner)
+    # Idefics3 and SmolVLM call it text_model.
+    decoder = getattr(inner, "language_model", getattr(inner, "text_model", inner))
     if not isinstance(getattr(decoder, "layers", None), nn.ModuleList):
         raise Unsupported(f"model={type(model).__name__}: has no decoder with a list of layers.")
     return decoder
+
+
+def refuse_family(*model_types: str) -> None:
+    """Refuse families that cannot be pruned soundly, from the model types of a config and its text part.
+
+    Raises:
+        Unsupported: the message names the family and the reason.
+    """
+    for model_type in model_types:
+        reason = next((why for name, why in _REFUSED.items() if model_type in (name, f"{name}_text")), None)
+        if reason:
+            raise Unsupported(f"model={model_type}: cannot be pruned: {reason}.")
 
 
 def check_supported(model: nn.Module) -> None:
@@ -64,10 +77,7 @@ def check_supported(model: nn.Module) -> None:
         Unsupported: the message names the model and the reason.
     """
     config: Any = model.config
-    for model_type in (config.model_type, getattr(getattr(config, "text_config", None), "model_type", None)):
-        reason = next((why for name, why in _REFUSED.items() if model_type in (name, f"{name}_text")), None)
-        if reason:
-            raise Unsupported(f"model={model_type}: cannot be pruned: {reason}.")
+    refuse_family(config.model_type, getattr(getattr(config, "text_config", None), "model_type", ""))
     text: Any = text_decoder(model).config
     if text.model_type not in _TEXT_TYPES:
         raise Unsupported(

@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from himap.config import HardwareConfig, ModelConfig
     from himap.models.base import Model
 
-ADAPTERS = {"shapes": "himap.models.shapes"}
+ADAPTERS = {
+    "shapes": "himap.models.shapes",
+    "llava": "himap.models.llava",
+    "internvl_chat": "himap.models.internvl_chat",
+    "qwen_vl_chat": "himap.models.qwen_vl_chat",
+    "native": "himap.models.native",
+}
 """Adapter -> module with a function `load(config, hardware) -> Model`."""
 
 

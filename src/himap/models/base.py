@@ -1,4 +1,4 @@
-"""The one interface of a model: encode prompts, generate answers, and hand its parts to the pruner."""
+"""The one interface of a model: encode prompts, answer or rank options, and hand its parts to the pruner."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Model:
 
     Attributes:
         name: the configuration's name.
-        family: which prompt of a task fits (`llava`, `qwen_vl_chat`, `internvl_chat`, `shapes`, ...).
+        family: which prompt of a task fits (`llava`, `qwen_vl_chat`, `internvl_chat`, `native`, `shapes`).
         hf: transformers' model in eval mode.
         processor: callable text + images -> tensors, with a `tokenizer`.
         image_token_ids: ids whose positions are image tokens.
@@ -64,8 +64,19 @@ class Model:
             return value.to(self.device, self.hf.dtype)
         return value.to(self.device)
 
-    def generate(self, batch: dict[str, torch.Tensor], generation: Generation) -> list[str]:
+    def stop_for(self, form: str) -> tuple[int, ...]:
+        """The ids that end an answer to a prompt of that form."""
+        return self.stop_token_ids
+
+    def generate(
+        self, batch: dict[str, torch.Tensor], generation: Generation, form: str = "chat"
+    ) -> list[str]:
         """Decode an answer for each row of an encoded batch.
+
+        Args:
+            batch: from `encode`.
+            generation: how to decode.
+            form: of the prompts; decides what ends an answer where a model has several forms.
 
         Returns:
             the new text of each row, special tokens left out, stripped.
@@ -80,8 +91,28 @@ class Model:
                 max_new_tokens=generation.max_new_tokens,
                 min_new_tokens=generation.min_new_tokens or None,
                 length_penalty=generation.length_penalty if generation.num_beams > 1 else None,
-                eos_token_id=list(self.stop_token_ids),
+                eos_token_id=list(self.stop_for(form)),
                 pad_token_id=self.processor.tokenizer.pad_token_id,
             )
         new = tokens[:, batch["input_ids"].shape[1] :]
         return [text.strip() for text in self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    def option_ids(self, option: str, form: str) -> list[int]:
+        """An option's tokens as they go on behind a prompt of that form."""
+        ids: list[int] = self.processor.tokenizer.encode(option, add_special_tokens=False)
+        return ids
+
+    def rank(self, prompts: Sequence[Prompt]) -> list[str]:
+        """The likeliest of each prompt's options: lowest mean negative log-likelihood of its tokens.
+
+        One prefill, then the options one after the other on its cache; of equals the first wins.
+        Source: the multiple-choice evaluation of Qwen-VL's repository.
+        """
+        from himap.models.ranking import option_nlls
+
+        options = [[self.option_ids(text, prompt.form) for text in prompt.options] for prompt in prompts]
+        losses = option_nlls(self.hf, self.encode(prompts), options)
+        return [
+            prompt.options[min(range(len(row)), key=row.__getitem__)]
+            for prompt, row in zip(prompts, losses, strict=True)
+        ]

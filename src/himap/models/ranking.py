@@ -1,0 +1,70 @@
+"""How likely each of some continuations is, from one prefill; works under a pruner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from himap.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def option_nlls(
+    hf: Any, batch: dict[str, torch.Tensor], options: Sequence[Sequence[Sequence[int]]]
+) -> list[list[float]]:
+    """Mean negative log-likelihood of each option of each row.
+
+    Args:
+        hf: a transformers model for generation.
+        batch: encoded prompts, left-padded.
+        options: per row, per option, its token ids; rows may have unequal numbers of options.
+
+    Returns:
+        per row, per option, in nats a token.
+
+    Raises:
+        UserError: a row has no option, or an option no token.
+    """
+    import torch
+
+    if not all(row and all(row) for row in options):
+        raise UserError("options: every prompt needs options, and every option at least one token.")
+    with torch.inference_mode():
+        output = hf(**batch, use_cache=True, logits_to_keep=1)
+        first = output.logits[:, -1].float().log_softmax(-1)
+        sums = [[-first[i, ids[0]] for ids in row] for i, row in enumerate(options)]
+        for number in range(max(map(len, options))):
+            continued = [list(row[number]) if number < len(row) else [row[0][0]] for row in options]
+            for i, losses in enumerate(_later_tokens(hf, batch, output.past_key_values, continued)):
+                if number < len(options[i]):
+                    sums[i][number] = sums[i][number] + losses
+    return [
+        [float(total) / len(ids) for total, ids in zip(row, ids_row, strict=True)]
+        for row, ids_row in zip(sums, options, strict=True)
+    ]
+
+
+def _later_tokens(
+    hf: Any, batch: dict[str, torch.Tensor], cache: Any, continued: list[list[int]]
+) -> torch.Tensor:
+    """Summed loss of all tokens but the first of one continuation a row, [B]; leaves the cache as found."""
+    import torch
+
+    ids = batch["input_ids"]
+    longest = max(map(len, continued))
+    loss = torch.zeros(len(continued), device=ids.device)
+    mask = batch["attention_mask"]
+    for step in range(longest - 1):
+        # One token at a time, for that is the only cached call that a pruner has to know.
+        token = ids.new_tensor([[row[min(step, len(row) - 1)]] for row in continued])
+        mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+        logits = hf(input_ids=token, attention_mask=mask, past_key_values=cache, use_cache=True).logits
+        chance = logits[:, -1].float().log_softmax(-1)
+        for i, row in enumerate(continued):
+            if step + 1 < len(row):
+                loss[i] -= chance[i, row[step + 1]]
+    if longest > 1:
+        cache.crop(-(longest - 1))
+    return loss
