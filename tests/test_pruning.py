@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from reference import masked, released_algorithm
 from tiny import MAKERS, MORE_MAKERS, N_LAYERS, Tiny, rows_of
 from torch import Tensor
@@ -122,20 +123,26 @@ def test_dropping_equals_masking_from_that_layer_on(name: str, attn: str, strate
 
 
 DECODING = {
-    "greedy": {},
-    "beam": {"num_beams": 4},
-    "sampling": {"do_sample": True, "temperature": 0.7},
+    "greedy": ({}, RAGGED),
+    "beam": ({"num_beams": 4}, {**RAGGED, "n_images": (1, 1, 1, 0)}),
+    "beam-two-pictures": ({"num_beams": 4}, RAGGED),
+    "sampling": ({"do_sample": True, "temperature": 0.7}, RAGGED),
 }
+# Seen on 5.17, not on 5.23: beams of one sample with two pictures get different ones, pruned or not.
+BEAMS_MIX_PICTURES = tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 23)
 
 
 @each_model
 @each_attention
-@pytest.mark.parametrize("options", DECODING.values(), ids=list(DECODING))
+@pytest.mark.parametrize("decoding", DECODING)
 def test_the_cache_gives_the_tokens_of_no_cache_with_the_kept_set_frozen(
-    name: str, attn: str, options: dict[str, Any]
+    name: str, attn: str, decoding: str
 ) -> None:
+    if decoding == "beam-two-pictures" and BEAMS_MIX_PICTURES:
+        pytest.skip("this transformers mixes the pictures of beams, so there is nothing to compare with")
+    options, shape = DECODING[decoding]
     model, eager = tiny(name, attn), tiny(name, "eager")
-    inputs = model.batch(**RAGGED)
+    inputs = model.batch(**shape)
     with pruner(model, HIMAP) as attached:
         forward(model, inputs)
         gone = dropped(model, inputs, attached.kept)
