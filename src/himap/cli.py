@@ -15,6 +15,7 @@ VERBS = {
     "evaluate": "measure one pruning strategy on one task",
     "sweep": "search strategies for the front of accuracy against FLOPs",
     "flops": "count what a strategy costs, without weights",
+    "score": "score saved answers without a model",
     "report": "tabulate the results below some folders",
     "train": "train the embedded model",
 }

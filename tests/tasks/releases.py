@@ -19,9 +19,9 @@ SHORT = "\nAnswer the question using a single word or phrase."
 
 
 def png(seed: int) -> bytes:
-    """A picture of 12 x 8 pixels that differs with `seed`."""
+    """A picture of 16 x 16 pixels that differs with `seed`."""
     buffer = io.BytesIO()
-    Image.new("RGB", (12, 8), (seed * 40 % 256, seed * 90 % 256, 7)).save(buffer, "PNG")
+    Image.new("RGB", (16, 16), (seed * 40 % 256, seed * 90 % 256, 7)).save(buffer, "PNG")
     return buffer.getvalue()
 
 

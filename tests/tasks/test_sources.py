@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from himap.config import TaskConfig
+from himap.errors import UserError
 from himap.paths import conf_dir
 from himap.tasks import load
 from himap.tasks.base import Task
-from tests.tasks.releases import RELEASES, write_disk, write_hub, write_parquet
+from tests.tasks.releases import RELEASES, png, write_disk, write_hub, write_json, write_parquet
 
 SOURCES = ("parquet", "disk", "hub", "original")
 
@@ -67,3 +69,120 @@ def test_every_source_gives_the_same_samples(name: str, tmp_path: Path) -> None:
     assert len(expected) == len(RELEASES[name].records)
     for source in SOURCES[1:]:
         assert sorted(facts(task_of(name, tmp_path / source, source), name)) == sorted(expected), source
+
+
+def test_one_config_of_several_is_read(tmp_path: Path) -> None:
+    for name, keep in (("A", slice(0, 1)), ("B", slice(1, 3))):
+        release = replace(RELEASES["pope"], records=RELEASES["pope"].records[keep])
+        write_parquet(release, tmp_path / "d" / name)
+    assert len(task_of("pope", tmp_path / "d", "parquet", "data.name=B").samples()) == 2
+
+
+def test_images_are_decoded_when_asked_and_only_then(tmp_path: Path) -> None:
+    task = task_of("pope", tmp_path / "d", "original")
+    for path in (tmp_path / "d" / "val2014").iterdir():
+        path.unlink()
+    sample = task.samples()[0]
+    with pytest.raises(
+        UserError, match=r"task\.data\.path=\S+/d: sample adversarial-1: its image .*No such file"
+    ):
+        task.prompt(sample, "llava")
+
+
+def test_a_parquet_table_is_not_read_whole_for_a_few_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow.parquet as pq
+
+    task = task_of("nocaps", tmp_path / "d", "parquet", "limit=1")
+    read: list[tuple[int, list[str]]] = []
+    real = pq.ParquetFile.read_row_group
+
+    def spy(self: Any, group: int, columns: list[str]) -> Any:
+        read.append((group, columns))
+        return real(self, group, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spy)
+    task.samples()
+    assert read == [(0, ["image_id", "annotations_captions"])]
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", png(1)[:60]], ids=["empty", "text", "truncated"])
+def test_a_broken_image_names_the_sample(data: bytes, tmp_path: Path) -> None:
+    task = task_of("nocaps", tmp_path / "d", "original")
+    (tmp_path / "d" / "images" / "2.png").write_bytes(data)
+    task.prompt(task.samples()[1], "llava")
+    with pytest.raises(UserError, match=r"task\.data\.path=\S+: sample 2: its image cannot be read"):
+        task.prompt(task.samples()[2], "llava")
+
+
+def test_a_record_that_is_not_as_expected_fails_as_that_sample(tmp_path: Path) -> None:
+    records = [dict(record) for record in RELEASES["pope"].records]
+    records[1]["answer"], records[2]["question"] = "perhaps", None
+    write_parquet(replace(RELEASES["pope"], records=records), tmp_path / "d")
+    task = task_of("pope", tmp_path / "d", "parquet")
+    assert len(task.samples()) == len(records)
+    task.prompt(task.samples()[0], "llava")
+    for row, reason in ((1, "neither yes nor no"), (2, "AttributeError")):
+        with pytest.raises(UserError, match=rf"sample \d-{row}: its columns are not as expected.*{reason}"):
+            task.prompt(task.samples()[row], "llava")
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    release = RELEASES["pope"]
+    types = {name: kind for name, kind in release.types.items() if name != "answer"}
+    write_parquet(replace(release, types=types), tmp_path / "d")
+    with pytest.raises(UserError, match=r"the column 'answer' is missing \(there: id, question_id, question"):
+        task_of("pope", tmp_path / "d", "parquet").samples()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("parquet", r"no parquet file of split 'test' \(there: none; set task\.data\.split"),
+        ("disk", r"is no folder of save_to_disk with the split 'test'"),
+        ("original", r"coco_pope_adversarial\.json cannot be read \(No such file"),
+    ],
+)
+def test_a_folder_without_the_data_is_said_so(source: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"task\.data\.path=.*{message}"):
+        task_of("pope", tmp_path, source).samples()
+
+
+def test_files_that_are_no_data_are_said_so(tmp_path: Path) -> None:
+    (tmp_path / "test-0.parquet").write_text("no")
+    with pytest.raises(UserError, match="is no readable parquet file"):
+        task_of("pope", tmp_path, "parquet").samples()
+    (tmp_path / "coco").mkdir()
+    (tmp_path / "coco" / "coco_pope_adversarial.json").write_text("{")
+    with pytest.raises(UserError, match=r"coco_pope_adversarial\.json is not one JSON object a line"):
+        task_of("pope", tmp_path, "original").samples()
+
+
+def test_a_hub_that_is_not_there_says_what_to_do() -> None:
+    with pytest.raises(
+        UserError, match=r"task\.data\.source=hub: nobody/nothing: .*task\.data\.source=parquet"
+    ):
+        configured("pope", "data.ids=[nobody/nothing]").samples()
+
+
+def test_the_note_says_which_data_the_hub_gave(tmp_path: Path) -> None:
+    task = task_of("aokvqa", tmp_path / "d", "hub")
+    score = task.score(task.samples(), ["A"] * 4)
+    assert score.notes[0].startswith(f"data: {tmp_path}/d@")
+
+
+def test_llavas_own_scienceqa_file_gives_the_released_questions(tmp_path: Path) -> None:
+    task = task_of("scienceqa", tmp_path / "d", "original")
+    expected = [(task.text(s, "llava"), s.answer, s.choices) for s in task.samples()]
+    items = [
+        {"id": s.id, "image": f"{s.id}/image.png",
+         "conversations": [{"from": "human", "value": f"<image>\n{task.text(s, 'llava')}"},
+                           {"from": "gpt", "value": f"The answer is {s.answer}."}]}
+        for s in task.samples()
+    ]  # fmt: skip
+    (tmp_path / "d" / "problems.json").unlink()
+    write_json(tmp_path / "d" / "llava_test_CQM-A.json", [*items, {"id": "9", "conversations": []}])
+    again = task_of("scienceqa", tmp_path / "d", "original")
+    assert [(again.text(s, "llava"), s.answer, s.choices) for s in again.samples()] == expected
+    assert again.prompt(again.samples()[0], "llava").images[0].size == (16, 16)
