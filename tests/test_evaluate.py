@@ -59,7 +59,9 @@ class Counting(TinyModel):
         self.batches: list[int] = []
         self._most, self._stop_after = most, stop_after
 
-    def generate(self, batch: dict[str, torch.Tensor], generation: Generation) -> list[str]:
+    def generate(
+        self, batch: dict[str, torch.Tensor], generation: Generation, form: str = "chat"
+    ) -> list[str]:
         n = len(batch["input_ids"])
         self.batches.append(n)
         if n > self._most:
@@ -67,7 +69,7 @@ class Counting(TinyModel):
         if self.asked >= self._stop_after:
             raise KeyboardInterrupt
         self.asked += n
-        return super().generate(batch, generation)
+        return super().generate(batch, generation, form)
 
 
 def test_answers_and_score_belong_together(model: TinyModel, tmp_path: Path) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from himap.answers import Answers, Row
+from himap.batches import in_batches
 from himap.cost import cost
 from himap.errors import HimapError, UserError
 from himap.files import write_atomic
@@ -24,8 +24,6 @@ from himap.strategy import Strategy
 if TYPE_CHECKING:
     from himap.models.base import Model
     from himap.tasks.base import Sample, Score, Task
-
-log = logging.getLogger(__name__)
 
 _FAILURES_SHOWN = 5
 
@@ -141,59 +139,29 @@ def _check_ids(task: Task, samples: Sequence[Sample]) -> None:
 def _answer_all(
     model: Model, strategy: Strategy, task: Task, pending: Sequence[Sample], batch_size: int, bar: Bar
 ) -> Iterator[list[Row]]:
-    """Yield the rows of one batch after the other, prompts of like length together, the longest first."""
     from himap.pruning import Pruner
 
-    # Longest first: little padding, memory runs out at once or never, and estimates err to the safe side.
-    queue = deque(sorted(pending, key=_length, reverse=True))
+    def failed(sample: Sample, error: str) -> Row:
+        return _failed_row(sample, model, error)
+
     with Pruner(model.hf, strategy, image_token_ids=model.image_token_ids):
-        while queue:
-            batch = [queue.popleft() for _ in range(min(batch_size, len(queue)))]
-            rows, error = _try(model, task, batch)
-            if rows:
-                yield rows
-            elif _is_out_of_memory(error) and len(batch) > 1:
-                batch_size = len(batch) // 2
-                bar.say(f"out of memory with {len(batch)} prompts at once; going on with {batch_size}")
-                queue.extendleft(reversed(batch))
-                _free_memory()
-            elif len(batch) > 1:
-                # One of them is to blame; the others must not suffer.
-                for sample in batch:
-                    rows, error = _try(model, task, [sample])
-                    yield rows or [_failed_row(sample, model, error)]
-            else:
-                yield [_failed_row(batch[0], model, error)]
+        yield from in_batches(pending, batch_size, partial(answer, model, task), failed, bar)
 
 
-def _length(sample: Sample) -> tuple[int, int]:
-    return len(sample.images), sum(map(len, (sample.question, sample.hint, *sample.choices)))
-
-
-def _try(model: Model, task: Task, batch: Sequence[Sample]) -> tuple[list[Row], str]:
-    """The rows of a batch, or none and why."""
-    try:
-        return _answer(model, task, batch), ""
-    # Whatever a sample raises (a broken image, a refusing model) is counted and reported as the sample's.
-    except Exception as error:
-        log.debug("a batch failed", exc_info=True)
-        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        return [], " ".join(reason.split())
-
-
-def _answer(model: Model, task: Task, batch: Sequence[Sample]) -> list[Row]:
+def answer(model: Model, task: Task, batch: Sequence[Sample]) -> list[Row]:
+    """Ask a batch of samples, as the model is now (pruned or not), and parse the answers."""
     from himap.layout import Layout
 
     prompts = [task.prompt(sample, model.family) for sample in batch]
     encoded = model.encode(prompts)
     if prompts[0].options:
-        texts = model.rank(prompts)
+        texts = [text.strip() for text in model.rank(prompts)]
     else:
-        texts = model.generate(encoded, task.generation_for(model.family))
+        texts = model.generate(encoded, task.generation_for(model.family), prompts[0].form)
     layout = Layout.from_ids(encoded["input_ids"], model.image_token_ids, encoded.get("attention_mask"))
     return [
         {
-            **_asked(sample, model),
+            **asked(sample, model.name),
             "prompt": prompt.text,
             "prediction": task.parse(text, sample),
             "text": text,
@@ -207,7 +175,7 @@ def _answer(model: Model, task: Task, batch: Sequence[Sample]) -> list[Row]:
 
 def _failed_row(sample: Sample, model: Model, error: str) -> Row:
     return {
-        **_asked(sample, model),
+        **asked(sample, model.name),
         "prompt": None,
         "prediction": None,
         "text": None,
@@ -217,13 +185,13 @@ def _failed_row(sample: Sample, model: Model, error: str) -> Row:
     }
 
 
-def _asked(sample: Sample, model: Model) -> Row:
+def asked(sample: Sample, model: str) -> Row:
     """What is known before the model answers; with the keys that LLaVA's and the benchmarks' scripts read."""
     return {
         "id": sample.id,
         "question_id": sample.question_id or sample.id,
         "answer_id": sample.id,
-        "model_id": model.name,
+        "model_id": model,
         "metadata": {},
         "category": sample.category,
         "group": sample.group,
@@ -242,14 +210,3 @@ def _report(task: Task, row: Row, n_failed: int, stop: bool, bar: Bar) -> None:
         bar.say(message)
     elif n_failed == _FAILURES_SHOWN + 1:
         bar.say("more samples fail; result.json lists them all")
-
-
-def _is_out_of_memory(error: str) -> bool:
-    # torch raises plain RuntimeErrors for some devices, and the class differs between them; the words do not.
-    return any(word in error for word in ("out of memory", "OutOfMemory", "MemoryError", "not enough memory"))
-
-
-def _free_memory() -> None:
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()

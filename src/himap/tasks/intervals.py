@@ -1,36 +1,40 @@
-"""Intervals of figures that average over categories first: MME's points, POPE's macro mean."""
+"""Intervals of figures that average within categories first: MME's points, POPE's macro mean."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from himap.metrics.statistics import bootstrap_statistic
+from himap.metrics.statistics import LEVEL
+
+_N_RESAMPLES = 2_000
 
 
 def category_interval(
     values: ArrayLike, categories: Sequence[str], groups: Sequence[Hashable] | None = None, *, mean: bool
 ) -> tuple[float, float]:
-    """Bootstrap interval of the sum, or the mean, over categories of each category's mean value.
+    """Percentile-bootstrap interval of the sum, or the mean, over categories of each category's mean value.
+
+    A benchmark's categories are fixed, so samples are drawn within each of them.
 
     Args:
         values: one a sample, [N].
         categories: each sample's, [N].
-        groups: samples that are drawn together, [N].
+        groups: samples that are drawn together, [N]; groups of a category must be equally large.
         mean: the mean over categories instead of the sum.
     """
     scores = np.asarray(values, dtype=float)
-    names, codes = np.unique(np.asarray(categories), return_inverse=True)
-
-    def statistic(drawn: NDArray[np.intp]) -> float:
-        n = np.bincount(codes[drawn], minlength=len(names))
-        total = np.bincount(codes[drawn], weights=scores[drawn], minlength=len(names))
-        # A category that a draw misses (a tiny run) is left out of the mean.
-        present = n > 0
-        means = total[present] / n[present]
-        return float(means.mean() if mean else means.sum())
-
-    interval = bootstrap_statistic(statistic, len(scores), groups=groups)
-    return interval.low, interval.high
+    members: dict[str, dict[Hashable, list[float]]] = {}
+    for i, category in enumerate(categories):
+        group = i if groups is None else groups[i]
+        members.setdefault(category, {}).setdefault(group, []).append(scores[i])
+    generator = np.random.default_rng(0)
+    total = np.zeros(_N_RESAMPLES)
+    for by_group in members.values():
+        means = np.array([np.mean(one) for one in by_group.values()])
+        total += means[generator.integers(len(means), size=(_N_RESAMPLES, len(means)))].mean(axis=1)
+    tail = 50 * (1 - LEVEL)
+    low, high = np.percentile(total / len(members) if mean else total, [tail, 100 - tail])
+    return float(low), float(high)
