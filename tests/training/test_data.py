@@ -63,7 +63,7 @@ def test_a_packed_question_equals_the_same_question_alone(packed: Packed) -> Non
     torch.manual_seed(0)
     model = build_model().eval()
     packer = Packer(build_tokenizer(), N_IMAGE_TOKENS, 138)
-    network = _Network(model, 4, packer.image_start)
+    network = _Network(model, (4,), packer.image_start)
     with torch.no_grad():
         features = model.model.vision_tower(packed.pixels).last_hidden_state[:, 1:]
         _, together = network.forward(features, packed.ids, packed.positions, packed.mask())

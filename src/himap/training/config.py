@@ -40,7 +40,8 @@ class TrainConfig:
         decoder: projector and decoder on questions, with the tower frozen.
         text_tokens: room for questions behind each picture, in tokens.
         grounding_layer: decoder layers after which noun phrases must know what they mean.
-        grounding_weight: weight of that auxiliary loss.
+        judgement_layer: decoder layers after which relations are compared and options told right from wrong.
+        auxiliary_weight: weight of these two losses.
         seed: of the weights and of the drawn data.
         device: cpu or cuda.
         autocast: compute in bfloat16 where that is safe; weights stay float32.
@@ -53,7 +54,8 @@ class TrainConfig:
     decoder: PhaseConfig
     text_tokens: int
     grounding_layer: int
-    grounding_weight: float
+    judgement_layer: int
+    auxiliary_weight: float
     seed: int
     device: str
     autocast: bool
@@ -63,7 +65,7 @@ class TrainConfig:
     log_every: int
 
     def __post_init__(self) -> None:
-        for name in ("text_tokens", "grounding_layer", "checkpoint_every", "log_every"):
+        for name in ("text_tokens", "grounding_layer", "judgement_layer", "checkpoint_every", "log_every"):
             at_least(name, getattr(self, name), 1)
         at_least("threads", self.threads, 0)
         one_of("device", self.device, ("cpu", "cuda"))

@@ -18,6 +18,7 @@ TRAINING_STREAM = 0
 """First word of every training seed; the tasks' splits use others (see `himap.tasks.shapes`)."""
 
 IGNORE = -100
+RELATION, OPTION = 0, 1
 _TOWER, _DECODER = 0, 1
 # A caption has some twenty answer tokens, the other kinds one; this keeps it from drowning them.
 _WEIGHTS = {"short": 1.0, "yesno": 1.0, "choice": 1.0, "caption": 0.2}
@@ -78,6 +79,9 @@ class Packed:
         segment: [B, T] 0 for the shared start, 1.. for the questions, -1 for padding.
         mention_at: [M, 2] row and column of the last token of each noun phrase.
         mention_labels: [M, 5] properties of the thing meant, `IGNORE` where there is none.
+        judgement_at: [J, 2] row and column of the second noun phrase of a relation, and of each option.
+        judgement_kind: [J] `RELATION` or `OPTION`.
+        judgement_label: [J] whether the first thing comes before the second; whether the option is right.
         answer_at: [A, 2] row and column where the first token of each answer is predicted.
         answer_kind: what each of these answers belongs to, for the log.
     """
@@ -90,6 +94,9 @@ class Packed:
     segment: torch.Tensor
     mention_at: torch.Tensor
     mention_labels: torch.Tensor
+    judgement_at: torch.Tensor
+    judgement_kind: torch.Tensor
+    judgement_label: torch.Tensor
     answer_at: torch.Tensor
     answer_kind: list[str]
 
@@ -156,6 +163,7 @@ class Packer:
         positions = np.zeros_like(ids)
         mention_at: list[tuple[int, int]] = []
         mention_labels: list[np.ndarray] = []
+        judgements: list[tuple[int, int, int, int]] = []
         answer_at: list[tuple[int, int]] = []
         answer_kind: list[str] = []
         weights = np.zeros(ids.shape, dtype=np.float32)
@@ -164,7 +172,7 @@ class Packer:
             ids[row, :n], segment[row, :n], positions[row, :n] = self.start, 0, np.arange(n)
             known = properties(scene)
             for number, question in enumerate(ask_anything(scene, rng), start=1):
-                tokens, n_prompt, ends = self._tokens(question)
+                tokens, n_prompt, last = self._tokens(question)
                 stop = n + len(tokens)
                 if stop > length:
                     continue
@@ -174,8 +182,9 @@ class Packer:
                 weights[row, n + n_prompt - 1 : stop - 1] = _WEIGHTS[question.kind]
                 answer_at.append((row, n + n_prompt - 1))
                 answer_kind.append(f"{question.kind}/{question.category}")
-                for end, mention in zip(ends, question.mentions, strict=True):
-                    mention_at.append((row, n + end))
+                judgements += [(row, n + last[end], kind, label) for end, kind, label in _judged(question)]
+                for mention in question.mentions:
+                    mention_at.append((row, n + last[mention.end]))
                     none = np.full(len(N_CLASSES), IGNORE)
                     mention_labels.append(none if mention.thing < 0 else known[mention.thing])
                 n = stop
@@ -187,18 +196,33 @@ class Packer:
             segment=torch.from_numpy(segment),
             mention_at=torch.tensor(mention_at),
             mention_labels=torch.from_numpy(np.stack(mention_labels)),
+            judgement_at=torch.tensor([(row, column) for row, column, _, _ in judgements]),
+            judgement_kind=torch.tensor([kind for _, _, kind, _ in judgements]),
+            judgement_label=torch.tensor([label for _, _, _, label in judgements]),
             weights=torch.from_numpy(weights),
             answer_at=torch.tensor(answer_at),
             answer_kind=answer_kind,
         )
 
-    def _tokens(self, question: Question) -> tuple[list[int], int, list[int]]:
-        """Ids of a question with its answer, length of its prompt, and where its mentions end (tokens)."""
-        text = question.text
-        if question.choices:
-            text = language.choice_text(text, question.choices)
-        prompt = self.tokenizer(f"{text} ASSISTANT:", add_special_tokens=False, return_offsets_mapping=True)
+    def _tokens(self, question: Question) -> tuple[list[int], int, dict[int, int]]:
+        """Ids of a question with its answer, length of its prompt, and the token that ends at a character."""
+        text = f"{_text(question)} ASSISTANT:"
+        prompt = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         answer = self.tokenizer(question.answer, add_special_tokens=False).input_ids
         last = {stop: index for index, (_, stop) in enumerate(prompt.offset_mapping)}
-        ends = [last[mention.end] for mention in question.mentions]
-        return [*prompt.input_ids, *answer, self.end], len(prompt.input_ids), ends
+        return [*prompt.input_ids, *answer, self.end], len(prompt.input_ids), last
+
+
+def _text(question: Question) -> str:
+    return language.choice_text(question.text, question.choices) if question.choices else question.text
+
+
+def _judged(question: Question) -> list[tuple[int, int, int]]:
+    """What can be judged before the answer: (where a phrase ends in the text, kind, label)."""
+    if question.category == "relation":
+        return [(question.mentions[1].end, RELATION, int(question.answer in ("left", "above")))]
+    text, judged, at = _text(question), [], len(question.text)
+    for letter, word in zip(language.LETTERS, question.choices, strict=False):
+        at = text.index(f"{letter}. {word}", at) + len(f"{letter}. {word}")
+        judged.append((at, OPTION, int(letter == question.answer)))
+    return judged

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from himap.models.shapes import N_IMAGE_TOKENS
 from himap.training.config import TrainConfig
-from himap.training.data import Packed, Packer
+from himap.training.data import OPTION, RELATION, Packed, Packer
 from himap.training.loop import Trainer, prefetched
 from himap.training.tower import PropertyHeads
 
@@ -23,19 +23,22 @@ def train_decoder(
 ) -> None:
     """Train everything but the vision tower of `model` in place.
 
-    An auxiliary loss at `config.grounding_layer` asks every noun phrase for the properties and the place of
-    what it means. Without it questions of place stay at chance for thousands of steps, because nothing in
-    their one-word answers tells where to look. The heads of that loss are thrown away.
+    Two auxiliary losses give the early layers what one-word answers do not tell them: every noun phrase is
+    asked for the properties and the place of what it means, and, some layers later, the second thing of a
+    relation whether the first comes before it, and each option of a choice whether it is right. Without them
+    relations and choices stay at chance for thousands of steps. Their heads are thrown away.
     """
     packer = Packer(tokenizer, N_IMAGE_TOKENS, config.text_tokens)
-    network = _Network(model, config.grounding_layer, packer.image_start)
-    heads = PropertyHeads(model.config.text_config.hidden_size)
+    network = _Network(model, (config.grounding_layer, config.judgement_layer), packer.image_start)
+    width = model.config.text_config.hidden_size
+    heads, judges = PropertyHeads(width), nn.ModuleList(nn.Linear(width, 2) for _ in (RELATION, OPTION))
     modules = nn.ModuleDict(
         {
             "projector": model.model.multi_modal_projector,
             "decoder": model.model.language_model,
             "lm_head": model.lm_head,
             "heads": heads,
+            "judges": judges,
         }
     )
     model.to(config.device)
@@ -49,45 +52,58 @@ def train_decoder(
         with torch.autocast(config.device, torch.bfloat16, enabled=config.autocast):
             with torch.no_grad():
                 features = model.model.vision_tower(batch.pixels).last_hidden_state[:, 1:]
-            early, late = forward(features, batch.ids, batch.positions, batch.mask())
+            early, middle, late = forward(features, batch.ids, batch.positions, batch.mask())
         counted = batch.weights > 0
         logits = model.lm_head(late[counted].float())
         answer = F.cross_entropy(logits, batch.labels[counted], reduction="none")
         answer = (answer * batch.weights[counted]).sum() / batch.weights.sum()
         mentions = early[batch.mention_at[:, 0], batch.mention_at[:, 1]].float()
         grounding, right = heads.loss(mentions, batch.mention_labels)
-        total = answer + config.grounding_weight * grounding
+        judgement = _judgement(judges, middle, batch)
+        total = answer + config.auxiliary_weight * (grounding + judgement)
         if (step + 1) % config.log_every:
             return total, {}
-        grounded = {"grounding": grounding.item(), "grounded": right.all(1).float().mean().item()}
-        return total, {"answer": answer.item()} | grounded | _accuracies(model, batch, late)
+        losses = {"answer": answer.item(), "grounding": grounding.item(), "judgement": judgement.item()}
+        grounded = {"grounded": right.all(1).float().mean().item()}
+        return total, losses | grounded | _accuracies(model, batch, late)
 
     Trainer("decoder", config.decoder, config, modules, loss, folder).run(progress)
 
 
 class _Network:
-    """The decoder's layers with the hidden states after an early one, and nothing else around them."""
+    """The decoder's layers with the hidden states after some of them, and nothing else around them."""
 
-    def __init__(self, model: Any, early: int, image_start: int) -> None:
+    def __init__(self, model: Any, taps: tuple[int, ...], image_start: int) -> None:
         self.projector, self.decoder = model.model.multi_modal_projector, model.model.language_model
-        self.early, self.image_start = early, image_start
+        self.taps, self.image_start = taps, image_start
 
     def forward(
         self, features: torch.Tensor, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hidden states [B, T, D] after the early layer and after the final norm."""
+    ) -> list[torch.Tensor]:
+        """Hidden states [B, T, D] after each tapped layer and after the final norm."""
         embedded = self.decoder.embed_tokens(ids)
         image = self.projector(features).to(embedded.dtype)
         # The image tokens stand at the same place in every row: behind the shared start's text.
         first = self.image_start
         hidden = torch.cat([embedded[:, :first], image, embedded[:, first + image.shape[1] :]], dim=1)
         rotary = self.decoder.rotary_emb(hidden, positions)
-        early = hidden
+        tapped = []
         for index, layer in enumerate(self.decoder.layers):
             hidden = layer(hidden, attention_mask=mask, position_ids=positions, position_embeddings=rotary)
-            if index + 1 == self.early:
-                early = hidden
-        return early, self.decoder.norm(hidden)
+            if index + 1 in self.taps:
+                tapped.append(hidden)
+        return [*tapped, self.decoder.norm(hidden)]
+
+
+def _judgement(judges: nn.ModuleList, hidden: torch.Tensor, batch: Packed) -> torch.Tensor:
+    """Mean cross-entropy of the judgements of each kind, summed."""
+    at = hidden[batch.judgement_at[:, 0], batch.judgement_at[:, 1]].float()
+    total = at.sum() * 0.0
+    for kind, judge in enumerate(judges):
+        chosen = batch.judgement_kind == kind
+        if chosen.any():
+            total = total + F.cross_entropy(judge(at[chosen]), batch.judgement_label[chosen])
+    return total
 
 
 @torch.no_grad()
