@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from himap.analysis.config import AnalyzeConfig
 from himap.config import EvaluateConfig, FlopsConfig, HardwareConfig, identity, without_secrets
 from himap.config.compose import compose
 from himap.errors import UserError
@@ -39,6 +40,10 @@ def evaluate(*overrides: str) -> EvaluateConfig:
     return compose("evaluate", EvaluateConfig, overrides)
 
 
+def analyze(*overrides: str) -> AnalyzeConfig:
+    return compose("analyze", AnalyzeConfig, overrides)
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_preset_has_the_stages_of_the_paper(name: str) -> None:
     strategy = flops(f"pruning={name}").pruning.strategy()
@@ -55,7 +60,8 @@ def test_every_preset_is_tested() -> None:
 def test_every_option_composes(group: str) -> None:
     assert options(group)
     for option in options(group):
-        config = evaluate(f"{group}={option}")
+        # A figure of the paper is an experiment of `himap analyze`.
+        config = (analyze if option.startswith("fig") else evaluate)(f"{group}={option}")
         if group != "experiment":
             assert getattr(config, group).name == option
 

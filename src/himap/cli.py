@@ -14,6 +14,7 @@ from himap.errors import UserError
 VERBS = {
     "evaluate": "measure one pruning strategy on one task",
     "sweep": "search strategies for the front of accuracy against FLOPs",
+    "analyze": "see where visual information flows and which image tokens survive",
     "flops": "count what a strategy costs, without weights",
     "score": "score saved answers without a model",
     "report": "tabulate the results below some folders",

@@ -9,23 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from himap.analysis.config import Disruption
 from himap.analysis.maps import attention_rows, heads_times, row_chunks
 from himap.analysis.trunk import Trunk
 from himap.attention import Attended, tap
 from himap.layout import Layout, mix
 from himap.support import text_decoder
-
-
-class Disruption(NamedTuple):
-    """A flow that is blocked in the layers `first` to `last`, both counted from 1 and included.
-
-    `flow` is `vt` (instruction rows, image columns), `vr` (as many random rows, image columns) or `vv` (image
-    rows and columns).
-    """
-
-    flow: str
-    first: int
-    last: int
 
 
 class Consistency(NamedTuple):
