@@ -1,13 +1,15 @@
-"""Tiny checkpoints in the layouts in which the paper's models are published: files, keys, configs, tokenizers."""
+"""Tiny checkpoints in the layouts in which the paper's models are published: files, keys, configs, tokens."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +204,112 @@ def write_internvl(folder: Path, n_positions: int = 577) -> ModelConfig:
         "config": {**INTERNVL_TEXT, "mm_vision_select_layer": -4},
     }
     return replace(config, path=str(folder), options=options)
+
+
+# Qwen-VL-Chat as Qwen publishes it: 853 keys, ten .bin shards, qwen.tiktoken.
+
+QWEN_VISUAL = {
+    "heads": 2,
+    "image_size": 448,
+    "layers": 2,
+    "mlp_ratio": 4.9231,
+    "output_dim": 128,
+    "patch_size": 14,
+    "width": 32,
+}
+QWEN_TEXT = {
+    "hidden_size": 128,
+    "intermediate_size": 96,
+    "num_hidden_layers": N_LAYERS,
+    "num_attention_heads": 4,
+    "layer_norm_epsilon": 1e-6,
+    "max_position_embeddings": 8192,
+    "rotary_emb_base": 10000.0,
+    "seq_length": 2048,
+}
+
+
+@cache
+def tiktoken_ranks() -> dict[bytes, int]:
+    """Byte-pair ranks over the sentences, bytes first, as tiktoken files have them."""
+    words = [word.encode() for sentence in SENTENCES for word in sentence.replace(" ", "\n ").split("\n")]
+    words += [b"<|im_start|>", b"system", b"assistant", b"user", b" Answer:", b"Picture"]
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    split = [[word[i : i + 1] for i in range(len(word))] for word in words]
+    while len(ranks) < 400:
+        pairs = Counter(pair for parts in split for pair in pairwise(parts))
+        best = max(sorted(pairs), key=pairs.__getitem__)
+        ranks[best[0] + best[1]] = len(ranks)
+        for parts in split:
+            for i in range(len(parts) - 1, 0, -1):
+                if i < len(parts) and (parts[i - 1], parts[i]) == best:
+                    parts[i - 1 : i + 1] = [best[0] + best[1]]
+    return ranks
+
+
+def qwen_shapes(
+    *, d: int, half_m: int, n_layers: int, vocab: int, visual: dict[str, Any]
+) -> Iterable[tuple[str, tuple[int, ...]]]:
+    """Keys and shapes of the published files; `half_m` is the true width of the feed-forward network."""
+    yield from [("lm_head.weight", (vocab, d)), ("transformer.wte.weight", (vocab, d))]
+    yield "transformer.ln_f.weight", (d,)
+    for layer in (f"transformer.h.{i}." for i in range(n_layers)):
+        yield from [(f"{layer}attn.c_attn.weight", (3 * d, d)), (f"{layer}attn.c_attn.bias", (3 * d,))]
+        yield f"{layer}attn.c_proj.weight", (d, d)
+        yield from [(f"{layer}ln_{x}.weight", (d,)) for x in "12"]
+        yield from [(f"{layer}mlp.w{x}.weight", (half_m, d)) for x in "12"]
+        yield f"{layer}mlp.c_proj.weight", (d, half_m)
+    w, out, patch = visual["width"], visual["output_dim"], visual["patch_size"]
+    hidden = int(w * visual["mlp_ratio"])
+    v = "transformer.visual."
+    yield from [(f"{v}positional_embedding", (256, w)), (f"{v}proj", (out, out))]
+    yield f"{v}conv1.weight", (w, 3, patch, patch)
+    yield from [(f"{v}ln_pre.{x}", (w,)) for x in ("weight", "bias")]
+    yield from [(f"{v}ln_post.{x}", (out,)) for x in ("weight", "bias")]
+    for block in (f"{v}transformer.resblocks.{i}." for i in range(visual["layers"])):
+        yield from [(f"{block}ln_{n}.{x}", (w,)) for n in "12" for x in ("weight", "bias")]
+        yield from [(f"{block}attn.in_proj.weight", (3 * w, w)), (f"{block}attn.in_proj.bias", (3 * w,))]
+        yield from [(f"{block}attn.out_proj.weight", (w, w)), (f"{block}attn.out_proj.bias", (w,))]
+        yield from [(f"{block}mlp.c_fc.weight", (hidden, w)), (f"{block}mlp.c_fc.bias", (hidden,))]
+        yield from [(f"{block}mlp.c_proj.weight", (w, hidden)), (f"{block}mlp.c_proj.bias", (w,))]
+    pool = f"{v}attn_pool."
+    yield from [(f"{pool}pos_embed", (256, out)), (f"{pool}query", (256, out))]
+    yield from [(f"{pool}kv_proj.weight", (out, w)), (f"{pool}attn.in_proj_weight", (3 * out, out))]
+    yield from [(f"{pool}attn.in_proj_bias", (3 * out,)), (f"{pool}attn.out_proj.weight", (out, out))]
+    yield f"{pool}attn.out_proj.bias", (out,)
+    yield from [(f"{pool}ln_{n}.{x}", (out,)) for n in ("q", "kv") for x in ("weight", "bias")]
+
+
+def write_qwen(folder: Path) -> ModelConfig:
+    """Ten .bin shards, qwen.tiktoken, and a config.json of model_type qwen with a `visual` block."""
+    ranks = tiktoken_ranks()
+    vocab = len(ranks) + 217 + 7  # the published table has rows to spare as well
+    visual = {**QWEN_VISUAL, "image_start_id": len(ranks) + 214}
+    shapes = qwen_shapes(d=128, half_m=48, n_layers=N_LAYERS, vocab=vocab, visual=visual)
+    save_shards(random_tensors(shapes), folder, 10)
+    lines = [b"%s %d" % (base64.b64encode(token), rank) for token, rank in ranks.items()]
+    (folder / "qwen.tiktoken").write_bytes(b"\n".join(lines) + b"\n")
+    text = {**QWEN_TEXT, "vocab_size": vocab}
+    write_json(
+        folder,
+        "config.json",
+        {
+            "architectures": ["QWenLMHeadModel"],
+            "model_type": "qwen",
+            "auto_map": {"AutoConfig": "configuration_qwen.QWenConfig"},
+            **text,
+            "kv_channels": 32,
+            "no_bias": True,
+            "rotary_pct": 1.0,
+            "use_dynamic_ntk": True,
+            "use_logn_attn": True,
+            "tie_word_embeddings": False,
+            "torch_dtype": "bfloat16",
+            "visual": visual,
+        },
+    )
+    write_json(
+        folder, "tokenizer_config.json", {"model_max_length": 8192, "tokenizer_class": "QWenTokenizer"}
+    )
+    config = configured("qwen_vl_chat")
+    return replace(config, path=str(folder), options={"config": {**text, "visual": visual}})

@@ -154,7 +154,8 @@ def attend(hf: Any, hardware: HardwareConfig) -> None:
     """Set the text decoder's attention, and plain decoding in place of what the checkpoint would sample."""
     from transformers import GenerationConfig
 
-    hf.set_attn_implementation({"text_config": hardware.attention})
+    composite = hf.config.get_text_config() is not hf.config
+    hf.set_attn_implementation({"text_config": hardware.attention} if composite else hardware.attention)
     given = hf.generation_config
     hf.generation_config = GenerationConfig(
         eos_token_id=given.eos_token_id, bos_token_id=given.bos_token_id, pad_token_id=given.pad_token_id
