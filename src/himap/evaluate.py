@@ -19,6 +19,7 @@ from himap.flops import DecoderShape
 from himap.metrics.statistics import bootstrap_mean
 from himap.progress import Bar, Quiet
 from himap.result import Result, digest, environment
+from himap.reuse import Inputs, Reuse
 from himap.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def evaluate(
     resume: bool = True,
     fail_on_bad_sample: bool = False,
     bar: Bar | None = None,
+    reuse: Reuse | None = None,
 ) -> Result:
     """Ask a pruned model every sample of a task and score the answers.
 
@@ -53,6 +55,7 @@ def evaluate(
         resume: go on with the answers at `answers_path`.
         fail_on_bad_sample: end at the first sample that fails, instead of counting it.
         bar: told about the progress.
+        reuse: encoded prompts and image features of earlier evaluations of this model on this task.
 
     Raises:
         UserError: the answers belong to other settings, or every sample failed.
@@ -71,7 +74,7 @@ def evaluate(
     started = time.perf_counter()
     try:
         failed = 0
-        for rows in _answer_all(model, strategy, task, pending, batch_size, bar):
+        for rows in _answer_all(model, strategy, task, pending, batch_size, bar, reuse or Reuse(0)):
             answers.add(rows)
             for row in rows:
                 failed += row["error"] is not None
@@ -137,23 +140,32 @@ def _check_ids(task: Task, samples: Sequence[Sample]) -> None:
 
 
 def _answer_all(
-    model: Model, strategy: Strategy, task: Task, pending: Sequence[Sample], batch_size: int, bar: Bar
+    model: Model,
+    strategy: Strategy,
+    task: Task,
+    pending: Sequence[Sample],
+    batch_size: int,
+    bar: Bar,
+    reuse: Reuse,
 ) -> Iterator[list[Row]]:
     from himap.pruning import Pruner
 
     def failed(sample: Sample, error: str) -> Row:
         return _failed_row(sample, model, error)
 
-    with Pruner(model.hf, strategy, image_token_ids=model.image_token_ids):
-        yield from in_batches(pending, batch_size, partial(answer, model, task), failed, bar)
+    with Pruner(model.hf, strategy, image_token_ids=model.image_token_ids), reuse.attached(model.hf):
+        yield from in_batches(pending, batch_size, partial(answer, model, task, reuse), failed, bar)
 
 
-def answer(model: Model, task: Task, batch: Sequence[Sample]) -> list[Row]:
+def answer(model: Model, task: Task, reuse: Reuse, batch: Sequence[Sample]) -> list[Row]:
     """Ask a batch of samples, as the model is now (pruned or not), and parse the answers."""
     from himap.layout import Layout
 
-    prompts = [task.prompt(sample, model.family) for sample in batch]
-    encoded = model.encode(prompts)
+    def encode() -> Inputs:
+        prompts = [task.prompt(sample, model.family) for sample in batch]
+        return prompts, model.encode(prompts)
+
+    prompts, encoded = reuse.inputs((task.name, task.split, *(sample.id for sample in batch)), encode)
     if prompts[0].options:
         texts = [text.strip() for text in model.rank(prompts)]
     else:
@@ -189,7 +201,7 @@ def asked(sample: Sample, model: str) -> Row:
     """What is known before the model answers; with the keys that LLaVA's and the benchmarks' scripts read."""
     return {
         "id": sample.id,
-        "question_id": sample.question_id or sample.id,
+        "question_id": sample.own_id,
         "answer_id": sample.id,
         "model_id": model,
         "metadata": {},

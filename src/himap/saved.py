@@ -91,7 +91,7 @@ def _by_question(samples: Sequence[Sample], task: Task) -> Any:
     """By the benchmark's question id; where it repeats (MME, TextVQA), by the prompt as well."""
     known: dict[str, list[Sample]] = {}
     for sample in samples:
-        known.setdefault(str(sample.question_id or sample.id), []).append(sample)
+        known.setdefault(str(sample.own_id), []).append(sample)
 
     def find(row: Mapping[str, Any]) -> Sample | str:
         named = known.get(str(row["question_id"]), [])

@@ -19,35 +19,31 @@ from tests.tasks.releases import RELEASES, png, write_disk, write_hub, write_jso
 SOURCES = ("parquet", "disk", "hub", "original")
 
 
-def task_of(name: str, folder: Path, source: str, *overrides: str) -> Task:
-    """A task on its fixture, configured by its YAML."""
+def config_of(name: str, folder: Path, source: str, *overrides: str) -> TaskConfig:
+    """The configuration of a task on its fixture, which is written into `folder` first."""
     release = RELEASES[name]
     write = {"parquet": write_parquet, "disk": write_disk, "hub": write_hub}.get(source)
     if not folder.exists():
         write(release, folder) if write else release.original(folder)
-    where = [f"task.data.path={folder}"]
+    where = [f"data.path={folder}"]
     if source == "hub":
         # A folder in the hub's form stands for the hub; the first name is not to be had.
-        where = [f"task.data.ids=[nobody/nothing,{folder}]", "task.data.name=null"]
-    return configured(name, f"task.data.source={source}", *where, *overrides)
+        where = [f"data.ids=[nobody/nothing,{folder}]", "data.name=null"]
+    return configured(name, f"data.source={source}", *where, *overrides)
 
 
-def configured(name: str, *overrides: str) -> Task:
-    """The task of conf/task/<name>.yaml, changed as on the command line."""
+def configured(name: str, *overrides: str) -> TaskConfig:
+    """conf/task/<name>.yaml, changed as on the command line."""
     given = OmegaConf.load(conf_dir() / "task" / f"{name}.yaml")
-    changes = OmegaConf.from_dotlist([override.removeprefix("task.") for override in overrides])
+    changes = OmegaConf.from_dotlist(list(overrides))
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TaskConfig), given, changes))
-    return load(config)
+    assert isinstance(config, TaskConfig)
+    return config
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import datasets
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+def task_of(name: str, folder: Path, source: str, *overrides: str) -> Task:
+    """The task of `config_of`."""
+    return load(config_of(name, folder, source, *overrides))
 
 
 def facts(task: Task, name: str) -> list[Any]:
@@ -163,7 +159,7 @@ def test_a_hub_that_is_not_there_says_what_to_do() -> None:
     with pytest.raises(
         UserError, match=r"task\.data\.source=hub: nobody/nothing: .*task\.data\.source=parquet"
     ):
-        configured("pope", "data.ids=[nobody/nothing]").samples()
+        load(configured("pope", "data.ids=[nobody/nothing]")).samples()
 
 
 def test_the_note_says_which_data_the_hub_gave(tmp_path: Path) -> None:

@@ -39,7 +39,12 @@ class Sample:
     answer: str = ""
     category: str = ""
     group: str = ""
-    question_id: str | int = ""
+    question_id: str | int | None = None
+
+    @property
+    def own_id(self) -> str | int:
+        """The benchmark's id; that of LLaVA's first POPE question is 0."""
+        return self.id if self.question_id is None else self.question_id
 
 
 @dataclass(frozen=True)

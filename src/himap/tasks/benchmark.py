@@ -194,7 +194,7 @@ class Benchmark(Task):
 
     def _pictured(self, sample: Sample, fetch: Callable[[], Any]) -> Sample:
         load = partial(decode, fetch, sample.id, self.data.key)
-        return replace(sample, images=(load,), question_id=sample.question_id or sample.id)
+        return replace(sample, images=(load,))
 
     def _broken(self, name: str, error: Exception) -> Sample:
         """A sample that fails when it is asked, so that `task.on_bad_sample` decides about it."""
