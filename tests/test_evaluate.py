@@ -57,12 +57,14 @@ class Counting(TinyModel):
         super().__init__()
         self.asked = 0
         self.batches: list[int] = []
+        self.widths: list[int] = []
         self._most, self._stop_after = most, stop_after
 
     def generate(
         self, batch: dict[str, torch.Tensor], generation: Generation, form: str = "chat"
     ) -> list[str]:
-        n = len(batch["input_ids"])
+        n, width = batch["input_ids"].shape
+        self.widths.append(width)
         self.batches.append(n)
         if n > self._most:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -127,9 +129,11 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "b")) == 6
     with open(path, "a") as file:
         file.write('{"id": "q3", "torn')  # a kill in the middle of a write
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Counting(stop_after=3), HIMAP, Questions(), batch_size=3, answers_path=path)
     second, bar = Counting(), Recorder()
     result = evaluate(second, HIMAP, Questions(), batch_size=3, answers_path=path, bar=bar)
-    assert second.asked == 6
+    assert second.asked == 3
     assert (bar.total, bar.done) == (12, 12)
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
     assert (result.metrics, result.ci95, result.flops) == (whole.metrics, whole.ci95, whole.flops)
@@ -140,6 +144,14 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     fourth = Counting()
     evaluate(fourth, HIMAP, Questions(), batch_size=3, answers_path=path, resume=False)
     assert fourth.asked == 12
+
+
+def test_the_longest_prompts_are_asked_first() -> None:
+    """Then memory runs out at once or never, and batches have little padding."""
+    model = Counting()
+    evaluate(model, HIMAP, Questions(), batch_size=3)
+    assert model.widths == sorted(model.widths, reverse=True)
+    assert len(set(model.widths)) == 4
 
 
 def test_answers_of_other_settings_are_refused(model: TinyModel, tmp_path: Path) -> None:
