@@ -154,10 +154,10 @@ def _answer_all(
         return _failed_row(sample, model, error)
 
     with Pruner(model.hf, strategy, image_token_ids=model.image_token_ids), reuse.attached(model.hf):
-        yield from in_batches(pending, batch_size, partial(answer, model, task, reuse), failed, bar)
+        yield from in_batches(pending, batch_size, partial(answer, model, task, reuse=reuse), failed, bar)
 
 
-def answer(model: Model, task: Task, reuse: Reuse, batch: Sequence[Sample]) -> list[Row]:
+def answer(model: Model, task: Task, batch: Sequence[Sample], reuse: Reuse | None = None) -> list[Row]:
     """Ask a batch of samples, as the model is now (pruned or not), and parse the answers."""
     from himap.layout import Layout
 
@@ -165,6 +165,7 @@ def answer(model: Model, task: Task, reuse: Reuse, batch: Sequence[Sample]) -> l
         prompts = [task.prompt(sample, model.family) for sample in batch]
         return prompts, model.encode(prompts)
 
+    reuse = reuse or Reuse(0)
     prompts, encoded = reuse.inputs((task.name, task.split, *(sample.id for sample in batch)), encode)
     if prompts[0].options:
         texts = [text.strip() for text in model.rank(prompts)]

@@ -166,6 +166,7 @@ class HardwareConfig:
         device: `cpu`, `mps`, `cuda` or `cuda:<index>`.
         dtype: of the weights.
         batch_size: prompts at once; halved where memory does not suffice.
+        reuse_mib: memory for encoded prompts and image features that a sweep's trials share.
         attention: `sdpa` or `eager`.
         n_threads: CPU threads; null leaves it to torch.
     """
@@ -174,6 +175,7 @@ class HardwareConfig:
     device: str
     dtype: str
     batch_size: int
+    reuse_mib: float = 2048
     attention: str = "sdpa"
     n_threads: int | None = None
 
@@ -183,6 +185,7 @@ class HardwareConfig:
         one_of("hardware.dtype", self.dtype, ("float32", "bfloat16", "float16"))
         one_of("hardware.attention", self.attention, ("sdpa", "eager"))
         at_least("hardware.batch_size", self.batch_size, 1)
+        at_least("hardware.reuse_mib", self.reuse_mib, 0)
         at_least("hardware.n_threads", self.n_threads, 1)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from himap.config import HardwareConfig, ModelConfig, PruningConfig, StageConfig, TaskConfig, identity
 from himap.errors import ConfigError
+from himap.reuse import Reuse
 from himap.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class ModelEvaluator:
         self._hardware = hardware
         self._heldout_limit = heldout_limit
         self._bar = bar
+        self._reuse = Reuse(hardware.reuse_mib)
         self._model: Model | None = None
         self._tasks: dict[str, Task] = {}
 
@@ -56,6 +58,7 @@ class ModelEvaluator:
             identity=identity(self._model_config, configured(strategy), config, self._hardware),
             fail_on_bad_sample=config.on_bad_sample == "fail",
             bar=self._bar,
+            reuse=self._reuse,
         )
         return result.to_dict()
 
