@@ -13,12 +13,13 @@ import torch
 from tiny import Tiny
 from torch import Tensor
 
+from himap.pruning import text_decoder
 from himap.strategy import Strategy
 
 
 def decoder_of(tiny: Tiny) -> Any:
     """The text decoder of a tiny model."""
-    return tiny.model.model.language_model
+    return text_decoder(tiny.model)
 
 
 def decoder_inputs(
@@ -51,35 +52,36 @@ def decoder_inputs(
 def released_algorithm(
     tiny: Tiny, inputs: dict[str, Tensor], strategy: Strategy, n_system: int
 ) -> tuple[list[list[int]], Tensor]:
-    """HiMAP and FastV as their repositories compute them, on one unpadded prompt with one picture.
+    """HiMAP and FastV as their repositories compute them, on one unpadded prompt.
 
-    Slices by fixed positions, averages whole attention maps over heads, sums rows, takes the top k, and goes
-    on with the concatenation of system, kept image and instruction tokens at their old positions.
+    Averages whole attention maps over heads, sums rows, takes the top k of the image columns, and goes on
+    with system, kept image and instruction tokens at their old positions. (The repositories slice by
+    constants; here the image tokens may lie in several runs.)
 
     Returns:
         Kept positions of every stage, and the last position's logits [vocab].
     """
     hidden, tables, deepstack = decoder_inputs(tiny, inputs)
     positions = torch.arange(hidden.shape[1])
-    n_image = int((inputs["input_ids"] == tiny.image_token_ids[0]).sum())
+    is_image = inputs["input_ids"][0] == tiny.image_token_ids[0]
     stages = {stage.layer: stage for stage in strategy.stages}
     kept = []
     attention = hidden.new_zeros(0)
     for number, layer in enumerate(decoder_of(tiny).layers):
         if number in stages:
-            image = slice(n_system, n_system + n_image)
+            here = is_image[positions]
+            columns = here.nonzero().flatten()
             rows = {
-                "img2txt": slice(n_system + n_image, None),
-                "img2img": image,
-                "all2img": slice(None),
-                "last2img": slice(-1, None),
+                "img2txt": ~here & (positions >= n_system),
+                "img2img": here,
+                "all2img": torch.ones_like(here),
+                "last2img": positions == positions[-1],
             }[stages[number].criterion]
-            scores = attention[0].mean(0)[rows, image].sum(0)
-            n_image = round((1 - stages[number].drop) * n_image)
-            best = scores.topk(n_image).indices.sort().values + n_system
-            index = torch.cat([torch.arange(n_system), best, torch.arange(image.stop, len(positions))])
-            hidden, positions = hidden[:, index], positions[index]
-            kept.append(positions[n_system : n_system + n_image].tolist())
+            scores = attention[0].mean(0)[rows][:, columns].sum(0)
+            best = columns[scores.topk(round((1 - stages[number].drop) * len(columns))).indices]
+            here[best] = False  # what is still marked goes
+            hidden, positions = hidden[:, ~here], positions[~here]
+            kept.append(positions[is_image[positions]].tolist())
         n = len(positions)
         mask = torch.full((n, n), torch.finfo(hidden.dtype).min).triu(1)[None, None]
         hidden, attention = _layer(layer, hidden, mask, tuple(t[..., positions, :] for t in tables))

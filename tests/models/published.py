@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shrunk import N_LAYERS, configured, sharpen, shrink
+from shrunk import N_LAYERS, TOWER, configured, sharpen, shrink
 from torch import Tensor
 
 from himap.config import ModelConfig
@@ -118,7 +118,6 @@ def write_llava(folder: Path, name: str = "llava_1_5_7b") -> ModelConfig:
 
 # InternVL-Chat-v1.0 as OpenGVLab publishes it: 955 keys, LLaVA's original names.
 
-TOWER = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 4, "intermediate_size": 48}
 INTERNVL_TEXT = {
     "hidden_size": 32,
     "intermediate_size": 48,

@@ -91,10 +91,41 @@ def shrink(config: dict[str, Any]) -> dict[str, Any]:
     return small
 
 
-def shrunk(name: str, **changes: Any) -> ModelConfig:
-    """A native model's configuration with a small architecture."""
+def shrunk(name: str, n_layers: int = N_LAYERS, **changes: Any) -> ModelConfig:
+    """A model's configuration with a small architecture."""
     config = configured(name)
-    return replace(config, options={**config.options, "config": shrink(config.options["config"])}, **changes)
+    small = SHRINKERS.get(config.adapter, shrink)(config.options["config"])
+    small.get("text_config", small)["num_hidden_layers"] = n_layers
+    options = {**config.options, "config": small}
+    if config.adapter == "internvl_chat":
+        options["tower"] = {**TOWER, "image_size": 56}  # 4 x 4 patches
+    return replace(config, options=options, **changes)
+
+
+TOWER = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 4, "intermediate_size": 48}
+SHRINKERS: dict[str, Any] = {
+    "internvl_chat": lambda config: {
+        **config,
+        **{key: value for key, value in TEXT.items() if key in config},
+        "num_key_value_heads": 4,
+    },
+    "qwen_vl_chat": lambda config: {
+        **config,
+        "hidden_size": 128,  # heads of the resampler have 128 channels
+        "intermediate_size": 96,
+        "num_attention_heads": 4,
+        "vocab_size": VOCAB,
+        "visual": {
+            **config["visual"],
+            "image_start_id": 500,
+            "image_size": 56,
+            "heads": 2,
+            "layers": 2,
+            "output_dim": 128,
+            "width": 32,
+        },
+    },
+}
 
 
 def write_native(name: str, folder: Path) -> ModelConfig:

@@ -79,7 +79,8 @@ def load(config: ModelConfig, hardware: HardwareConfig) -> Model:
         with torch.device(hardware.device):
             architecture = build_config(dict(config.options["config"]), tower)
             hf: Any = LlavaForConditionalGeneration._from_config(architecture, dtype=dtype)
-        tokenizer = byte_tokenizer({"<unk>": PLACEHOLDER})
+        tokenizer = byte_tokenizer({})
+        tokenizer.pad_token = tokenizer.eos_token  # the placeholder has the id of <pad>
     else:
         from himap.models.sentencepiece import SentencePieceTokenizer
 
