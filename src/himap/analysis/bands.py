@@ -46,7 +46,8 @@ def resampled_means(values: ArrayLike, n_resamples: int = N_RESAMPLES, seed: int
 def band(values: ArrayLike, seed: int = 0) -> Band:
     """Mean over samples, [N, ...] to [...], with the band in which it lies at 95 %."""
     samples = np.asarray(values, dtype=np.float64)
-    return Band(samples.mean(0), *limits(resampled_means(samples, seed=seed)))
+    low, high = limits(resampled_means(samples, seed=seed))
+    return Band(samples.mean(0), low, high)
 
 
 def limits(resampled: Array) -> tuple[Array, Array]:

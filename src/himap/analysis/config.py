@@ -42,6 +42,8 @@ class SaliencyConfig:
         axis: Fig. 3 shows what a group has `sent` (its columns) or `received` (its rows).
         normalise: divide S_vv and S_vt by the number of pairs that they sum.
         rescale: bring all curves of a figure to [0, 1] together, as the released plots do.
+        only_correct: leave samples out whose first token the model gets wrong; their loss, and so their
+            saliency, can be many times larger.
     """
 
     name: str
@@ -51,6 +53,7 @@ class SaliencyConfig:
     axis: str
     normalise: bool
     rescale: bool
+    only_correct: bool
 
     def __post_init__(self) -> None:
         one_of("analysis.product", self.product, ("attention", "squared"))

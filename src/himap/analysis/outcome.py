@@ -64,7 +64,7 @@ class Outcome:
             "suggestions": [asdict(suggestion) for suggestion in self.suggestions],
         }
         write_json(folder / "analysis.json", content)
-        chosen = [suggestion for suggestion in self.suggestions if suggestion.complete]
+        chosen = [suggestion for suggestion in self.suggestions if suggestion.layers]
         if chosen:
             write_atomic(folder / "sweeps" / "suggested.yaml", sweep_option(chosen))
 
@@ -77,7 +77,8 @@ def sweep_option(suggestions: Sequence[Suggestion]) -> str:
     ]
     lines += [f"# {one.source}: {one.reason}." for one in suggestions]
     lines += ["defaults:", "  - shapes_pareto", "  - _self_", "", "search:", "  starts:"]
-    lines += [f"    - {{K1: {one.K1}, K2: {one.K2}}}" for one in suggestions]
+    for one in suggestions:
+        lines.append("    - {" + ", ".join(f"{name}: {layer}" for name, layer in one.layers.items()) + "}")
     return "\n".join(lines) + "\n"
 
 

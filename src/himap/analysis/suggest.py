@@ -38,9 +38,10 @@ class Suggestion:
     reason: str
 
     @property
-    def complete(self) -> bool:
-        """Whether both layers are there."""
-        return self.K1 is not None and self.K2 is not None
+    def layers(self) -> dict[str, int]:
+        """The layers that are there, by name."""
+        named = {"K1": self.K1, "K2": self.K2}
+        return {name: layer for name, layer in named.items() if layer is not None}
 
 
 def crossing(vt: Array, vv: Array) -> int | None:

@@ -19,7 +19,12 @@ _IMAGE, _INSTRUCTION = 1, 2
 
 
 def summarise_saliency(rows: Sequence[dict[str, Any]], settings: SaliencyConfig) -> Outcome:
-    """Curves of Fig. 3 and 4, the shift between the latter two, and the layers that they suggest."""
+    """Curves of Fig. 3 and 4, the shift between the latter two, and the layers that they suggest.
+
+    Raises:
+        UserError: no sample is left to summarise.
+    """
+    accuracy, rows = _chosen(rows, settings.only_correct)
     flow = np.array([row["flow"] for row in rows])  # [N, L, row group, column group]
     tokens = np.array([row["tokens"] for row in rows], dtype=float)
     pairs = np.array([row["pairs"] for row in rows], dtype=float)
@@ -62,7 +67,7 @@ def summarise_saliency(rows: Sequence[dict[str, Any]], settings: SaliencyConfig)
         metrics={
             "shift": moved.value,
             "crossing_share": moved.crossing_share,
-            "first_token_accuracy": 100 * float(np.mean([row["right"] for row in rows])),
+            "first_token_accuracy": accuracy,
             "K1": proposal.K1,
             "K2": proposal.K2,
             "primary": "shift",
@@ -83,13 +88,7 @@ def summarise_disruption(
     Raises:
         UserError: no sample is left to summarise.
     """
-    accuracy = 100 * float(np.mean([row["right"] for row in rows]))
-    if settings.only_correct:
-        rows = [row for row in rows if row["right"]]
-    if not rows:
-        raise UserError(
-            "analysis.only_correct=true: the model answers no sample right (take more samples, or false)."
-        )
+    accuracy, rows = _chosen(rows, settings.only_correct)
     disruptions = settings.disruptions(n_layers)
     label = np.array([row["label"] for row in rows], dtype=float)
     score = np.array([row["score"] for row in rows], dtype=float)
@@ -119,6 +118,18 @@ def summarise_disruption(
     if {"vt", "vv"} <= set(settings.flows):
         _add_bias(outcome, score, settings, n_layers)
     return outcome
+
+
+def _chosen(rows: Sequence[dict[str, Any]], only_correct: bool) -> tuple[float, Sequence[dict[str, Any]]]:
+    """Percent of the samples whose first token the model gets right, and the samples that count."""
+    accuracy = 100 * float(np.mean([row["right"] for row in rows]))
+    if only_correct:
+        rows = [row for row in rows if row["right"]]
+    if not rows:
+        raise UserError(
+            "analysis.only_correct=true: the model answers no sample right (take more samples, or false)."
+        )
+    return accuracy, rows
 
 
 def _add_bias(outcome: Outcome, score: Array, settings: DisruptionConfig, n_layers: int) -> None:

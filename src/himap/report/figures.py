@@ -189,13 +189,16 @@ def _curves(axes: Axes, rows: Rows, names: Sequence[str]) -> None:
 def _curve(
     axes: Axes, name: str, x: list[float], mean: list[float], low: list[float], high: list[float]
 ) -> None:
+    """One line with its band; points without any flow (the last layer's S_vv) are left out."""
+    there = [i for i, value in enumerate(high) if value > 0]
+    x, mean, low, high = ([values[i] for i in there] for values in (x, mean, low, high))
     colour, marker, dashes, label = _STYLES[name]
     axes.fill_between(x, low, high, color=colour, alpha=0.22, linewidth=0)
     axes.plot(x, mean, marker=marker, linestyle=dashes, color=colour, markersize=4.5, label=label)
 
 
 def _log_scale(axes: Axes, values: list[float]) -> None:
-    """A logarithmic axis where curves span magnitudes; zeros (the last layer's S_vv) fall below it."""
+    """A logarithmic axis where curves span magnitudes."""
     positive = [value for value in values if value > 0]
     if positive and max(positive) > 20 * min(positive):
         axes.set_yscale("log")

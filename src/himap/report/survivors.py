@@ -36,7 +36,7 @@ def draw_sample(sample: dict[str, Any], folder: Path) -> Figure:
         image = images[sample["grids"][members[0]][0]]
         n_here = sum(sample["grids"][i][1] * sample["grids"][i][2] for i in members)
         for column, axis in enumerate(axes[row]):
-            axis.imshow(image, extent=(0, 1, 1, 0), aspect=image.shape[0] / image.shape[1])
+            axis.imshow(image, extent=(0, 1, 1, 0))
             title = f"all {n_here} image tokens"
             if column:
                 stage = sample["stages"][column - 1]
@@ -47,6 +47,8 @@ def draw_sample(sample: dict[str, Any], folder: Path) -> Figure:
                     n_kept += len(own)
                     _dim(axis, sample["grids"][i], own)
                 title = f"after layer {stage['layer']} ({stage['criterion']}): {n_kept}"
+            # Last, for every picture laid over the image brings an aspect of its own.
+            axis.set_aspect(image.shape[0] / image.shape[1])
             axis.set_title(title, fontsize=9)
             axis.set_axis_off()
     choices = f" ({', '.join(sample['choices'])})" if sample["choices"] else ""
