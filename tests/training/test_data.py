@@ -10,7 +10,7 @@ from himap.models.shapes import N_IMAGE_TOKENS, build_model, build_processor, bu
 from himap.shapes import language
 from himap.shapes.drawing import draw
 from himap.shapes.scene import sample_scene
-from himap.training.data import IGNORE, Packed, Packer, pixels, tower_batch
+from himap.training.data import COUNT, IGNORE, OPTION, RELATION, Packed, Packer, pixels, tower_batch
 from himap.training.decoder import _Network
 
 
@@ -83,3 +83,31 @@ def test_labels_are_the_answers(packed: Packed) -> None:
             labels = packed.labels[row][here]
             assert tokenizer.convert_ids_to_tokens(labels[labels != IGNORE].tolist()) == answer
             assert answer[-1] == "</s>"
+
+
+def test_judgements_stand_where_they_can_be_made(packed: Packed) -> None:
+    tokenizer = build_tokenizer()
+    for (row, column), kind, label in zip(
+        packed.judgement_at.tolist(),
+        packed.judgement_kind.tolist(),
+        packed.judgement_label.tolist(),
+        strict=True,
+    ):
+        words = tokenizer.convert_ids_to_tokens(packed.ids[row].tolist())
+        here = packed.segment[row] == packed.segment[row, column]
+        question = tokenizer.convert_ids_to_tokens(packed.ids[row][here].tolist())
+        answer = question[question.index("ASSISTANT:") + 1]
+        if kind == OPTION:
+            assert (words[column - 2] == answer) == bool(label) and words[column - 1] == "."
+        elif kind == COUNT:
+            assert words[column + 1] == "are" and language.NUMBERS[label] == answer
+        else:
+            assert kind == RELATION and (answer in ("left", "above")) == bool(label)
+
+
+def test_centres_are_where_the_patches_of_things_are(packed: Packed) -> None:
+    assert packed.centres.sum(-1).min() >= 2 and packed.centres.sum(-1).max() <= 5
+    pictures, labels = tower_batch(1, 0, 4)
+    own = torch.arange(144)
+    holds = (labels[..., 3] == own % 12) & (labels[..., 4] == own // 12)
+    assert holds.sum(-1).min() >= 2 and holds.sum(-1).max() <= 5

@@ -17,6 +17,7 @@ TINY = TrainConfig(
     tower=PhaseConfig(steps=3, images=2, learning_rate=0.01, other_learning_rate=1e-3),
     decoder=PhaseConfig(steps=3, images=2, learning_rate=0.01, other_learning_rate=1e-3),
     text_tokens=60,
+    centre_layer=1,
     grounding_layer=2,
     judgement_layer=3,
     auxiliary_weight=0.5,

@@ -148,7 +148,7 @@ def choice(scene: Scene, rng: np.random.Generator, ask: Ask) -> Question | None:
     question = ask(scene, rng)
     if question is None:
         return None
-    pool: Sequence[str] = {"colour": COLOURS, "shape": SHAPES, "count": NUMBERS}[question.category]
+    pool: Sequence[str] = {"colour": COLOURS, "shape": SHAPES}[question.category]
     seen = {thing.colour for thing in scene.things} | {thing.shape for thing in scene.things}
     wrong = [str(word) for word in rng.permutation([word for word in pool if word != question.answer])]
     wrong.sort(key=lambda word: word not in seen)

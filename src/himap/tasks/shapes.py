@@ -118,12 +118,12 @@ class Short(ShapesTask):
 
 
 class Choice(ShapesTask):
-    """Colour, shape and count by the letter of one of four options."""
+    """Colour and shape by the letter of one of four options."""
 
     stream, max_new_tokens = 1, 4
 
     def ask(self, scene: Scene, rng: np.random.Generator, index: int) -> Question | None:
-        asks = (language.colour, language.shape, language.count)
+        asks = (language.colour, language.shape)
         return language.choice(scene, rng, asks[index % len(asks)])
 
     def text(self, sample: Sample, family: str) -> str:

@@ -39,9 +39,10 @@ class TrainConfig:
         tower: the vision tower alone, on a dense label for each patch.
         decoder: projector and decoder on questions, with the tower frozen.
         text_tokens: room for questions behind each picture, in tokens.
+        centre_layer: decoder layers after which image tokens must know whether they hold a thing's centre.
         grounding_layer: decoder layers after which noun phrases must know what they mean.
-        judgement_layer: decoder layers after which relations are compared and options told right from wrong.
-        auxiliary_weight: weight of these two losses.
+        judgement_layer: decoder layers after which relations are compared, options judged, things counted.
+        auxiliary_weight: weight of these three losses.
         seed: of the weights and of the drawn data.
         device: cpu or cuda.
         autocast: compute in bfloat16 where that is safe; weights stay float32.
@@ -53,6 +54,7 @@ class TrainConfig:
     tower: PhaseConfig
     decoder: PhaseConfig
     text_tokens: int
+    centre_layer: int
     grounding_layer: int
     judgement_layer: int
     auxiliary_weight: float
@@ -65,8 +67,13 @@ class TrainConfig:
     log_every: int
 
     def __post_init__(self) -> None:
-        for name in ("text_tokens", "grounding_layer", "judgement_layer", "checkpoint_every", "log_every"):
+        for name in ("text_tokens", "centre_layer", "checkpoint_every", "log_every"):
             at_least(name, getattr(self, name), 1)
+        if not self.centre_layer < self.grounding_layer < self.judgement_layer:
+            raise ConfigError(
+                f"grounding_layer={self.grounding_layer}: must lie between centre_layer={self.centre_layer} "
+                f"and judgement_layer={self.judgement_layer} (each builds on the one before)."
+            )
         at_least("threads", self.threads, 0)
         one_of("device", self.device, ("cpu", "cuda"))
 

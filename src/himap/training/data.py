@@ -18,7 +18,9 @@ TRAINING_STREAM = 0
 """First word of every training seed; the tasks' splits use others (see `himap.tasks.shapes`)."""
 
 IGNORE = -100
-RELATION, OPTION = 0, 1
+RELATION, OPTION, COUNT = range(3)
+N_JUDGEMENTS = (2, 2, len(language.NUMBERS))
+"""Number of classes of each kind of judgement: before or not, right or not, how many."""
 _TOWER, _DECODER = 0, 1
 # A caption has some twenty answer tokens, the other kinds one; this keeps it from drowning them.
 _WEIGHTS = {"short": 1.0, "yesno": 1.0, "choice": 1.0, "caption": 0.2}
@@ -79,9 +81,12 @@ class Packed:
         segment: [B, T] 0 for the shared start, 1.. for the questions, -1 for padding.
         mention_at: [M, 2] row and column of the last token of each noun phrase.
         mention_labels: [M, 5] properties of the thing meant, `IGNORE` where there is none.
-        judgement_at: [J, 2] row and column of the second noun phrase of a relation, and of each option.
-        judgement_kind: [J] `RELATION` or `OPTION`.
-        judgement_label: [J] whether the first thing comes before the second; whether the option is right.
+        judgement_at: [J, 2] row and column of the second noun phrase of a relation, of each option, and of
+            what is to be counted.
+        judgement_kind: [J] `RELATION`, `OPTION` or `COUNT`.
+        judgement_label: [J] whether the first thing comes before the second; whether the option is right; how
+            many there are.
+        centres: [B, V] 1 where an image token holds the centre of a thing, else 0.
         answer_at: [A, 2] row and column where the first token of each answer is predicted.
         answer_kind: what each of these answers belongs to, for the log.
     """
@@ -97,6 +102,7 @@ class Packed:
     judgement_at: torch.Tensor
     judgement_kind: torch.Tensor
     judgement_label: torch.Tensor
+    centres: torch.Tensor
     answer_at: torch.Tensor
     answer_kind: list[str]
 
@@ -120,16 +126,14 @@ class Packed:
 def ask_anything(scene: Scene, rng: np.random.Generator) -> list[Question]:
     """One round of questions about a scene in random order; the harder kinds come more often."""
     yes = rng.random(2) < 0.5
-    ask = (language.colour, language.shape, language.count)
     questions = [
         language.colour(scene, rng),
         language.shape(scene, rng),
-        language.count(scene, rng),
-        language.count(scene, rng),
-        language.relation(scene, rng),
+        *(language.count(scene, rng) for _ in range(3)),
         language.relation(scene, rng),
         *(language.existence(scene, rng, pick(rng, _CATEGORIES), bool(present)) for present in yes),
-        language.choice(scene, rng, ask[int(rng.integers(3))]),
+        language.choice(scene, rng, language.colour),
+        language.choice(scene, rng, language.shape),
         language.caption(scene, rng),
     ]
     known = [question for question in questions if question is not None]
@@ -146,7 +150,7 @@ class Packer:
     """
 
     def __init__(self, tokenizer: Any, n_image: int, n_text: int) -> None:
-        self.tokenizer, self.n_text = tokenizer, n_text
+        self.tokenizer, self.n_image, self.n_text = tokenizer, n_image, n_text
         image = tokenizer.convert_tokens_to_ids("<image>")
         text = tokenizer(f"{SYSTEM} USER:").input_ids
         self.image_start = len(text)
@@ -167,10 +171,12 @@ class Packer:
         answer_at: list[tuple[int, int]] = []
         answer_kind: list[str] = []
         weights = np.zeros(ids.shape, dtype=np.float32)
+        centres = np.zeros((n_images, self.n_image), dtype=np.int64)
         for row, scene in enumerate(scenes):
             n = len(self.start)
             ids[row, :n], segment[row, :n], positions[row, :n] = self.start, 0, np.arange(n)
             known = properties(scene)
+            centres[row, known[:, 4] * (SIDE // PATCH) + known[:, 3]] = 1
             for number, question in enumerate(ask_anything(scene, rng), start=1):
                 tokens, n_prompt, last = self._tokens(question)
                 stop = n + len(tokens)
@@ -199,6 +205,7 @@ class Packer:
             judgement_at=torch.tensor([(row, column) for row, column, _, _ in judgements]),
             judgement_kind=torch.tensor([kind for _, _, kind, _ in judgements]),
             judgement_label=torch.tensor([label for _, _, _, label in judgements]),
+            centres=torch.from_numpy(centres),
             weights=torch.from_numpy(weights),
             answer_at=torch.tensor(answer_at),
             answer_kind=answer_kind,
@@ -221,6 +228,9 @@ def _judged(question: Question) -> list[tuple[int, int, int]]:
     """What can be judged before the answer: (where a phrase ends in the text, kind, label)."""
     if question.category == "relation":
         return [(question.mentions[1].end, RELATION, int(question.answer in ("left", "above")))]
+    if question.category == "count":
+        end = question.text.index(" are there")
+        return [(end, COUNT, language.NUMBERS.index(question.answer))]
     text, judged, at = _text(question), [], len(question.text)
     for letter, word in zip(language.LETTERS, question.choices, strict=False):
         at = text.index(f"{letter}. {word}", at) + len(f"{letter}. {word}")

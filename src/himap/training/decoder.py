@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from himap.models.shapes import N_IMAGE_TOKENS
 from himap.training.config import TrainConfig
-from himap.training.data import OPTION, RELATION, Packed, Packer
+from himap.training.data import N_JUDGEMENTS, Packed, Packer
 from himap.training.loop import Trainer, prefetched
 from himap.training.tower import PropertyHeads
 
@@ -23,15 +23,18 @@ def train_decoder(
 ) -> None:
     """Train everything but the vision tower of `model` in place.
 
-    Two auxiliary losses give the early layers what one-word answers do not tell them: every noun phrase is
-    asked for the properties and the place of what it means, and, some layers later, the second thing of a
-    relation whether the first comes before it, and each option of a choice whether it is right. Without them
-    relations and choices stay at chance for thousands of steps. Their heads are thrown away.
+    Three auxiliary losses give the early layers what one-word answers do not tell them. Image tokens are
+    asked whether they hold the centre of a thing; then every noun phrase is asked for the properties and the
+    place of what it means; and some layers later the second thing of a relation whether the first comes
+    before it, each option of a choice whether it is right, and what is counted how often it is there. Without
+    them relations, choices and counts stay near chance for a thousand steps. Their heads are thrown away.
     """
     packer = Packer(tokenizer, N_IMAGE_TOKENS, config.text_tokens)
-    network = _Network(model, (config.grounding_layer, config.judgement_layer), packer.image_start)
+    taps = (config.centre_layer, config.grounding_layer, config.judgement_layer)
+    network = _Network(model, taps, packer.image_start)
     width = model.config.text_config.hidden_size
-    heads, judges = PropertyHeads(width), nn.ModuleList(nn.Linear(width, 2) for _ in (RELATION, OPTION))
+    heads, centre = PropertyHeads(width), nn.Linear(width, 2)
+    judges = nn.ModuleList(nn.Linear(width, n) for n in N_JUDGEMENTS)
     modules = nn.ModuleDict(
         {
             "projector": model.model.multi_modal_projector,
@@ -39,6 +42,7 @@ def train_decoder(
             "lm_head": model.lm_head,
             "heads": heads,
             "judges": judges,
+            "centre": centre,
         }
     )
     model.to(config.device)
@@ -52,7 +56,7 @@ def train_decoder(
         with torch.autocast(config.device, torch.bfloat16, enabled=config.autocast):
             with torch.no_grad():
                 features = model.model.vision_tower(batch.pixels).last_hidden_state[:, 1:]
-            early, middle, late = forward(features, batch.ids, batch.positions, batch.mask())
+            first, early, middle, late = forward(features, batch.ids, batch.positions, batch.mask())
         counted = batch.weights > 0
         logits = model.lm_head(late[counted].float())
         answer = F.cross_entropy(logits, batch.labels[counted], reduction="none")
@@ -60,10 +64,15 @@ def train_decoder(
         mentions = early[batch.mention_at[:, 0], batch.mention_at[:, 1]].float()
         grounding, right = heads.loss(mentions, batch.mention_labels)
         judgement = _judgement(judges, middle, batch)
-        total = answer + config.auxiliary_weight * (grounding + judgement)
+        image = first[:, packer.image_start : packer.image_start + N_IMAGE_TOKENS].float()
+        # Some four of 144 tokens hold a centre.
+        balance = image.new_tensor([1.0, 20.0])
+        placing = F.cross_entropy(centre(image).flatten(0, 1), batch.centres.flatten(), balance)
+        total = answer + config.auxiliary_weight * (placing + grounding + judgement)
         if (step + 1) % config.log_every:
             return total, {}
-        losses = {"answer": answer.item(), "grounding": grounding.item(), "judgement": judgement.item()}
+        losses = {"answer": answer.item(), "placing": placing.item()}
+        losses |= {"grounding": grounding.item(), "judgement": judgement.item()}
         grounded = {"grounded": right.all(1).float().mean().item()}
         return total, losses | grounded | _accuracies(model, batch, late)
 
