@@ -107,7 +107,7 @@ def test_judgements_stand_where_they_can_be_made(packed: Packed) -> None:
 
 def test_centres_are_where_the_patches_of_things_are(packed: Packed) -> None:
     assert packed.centres.sum(-1).min() >= 2 and packed.centres.sum(-1).max() <= 5
-    pictures, labels = tower_batch(1, 0, 4)
+    _, labels = tower_batch(1, 0, 4)
     own = torch.arange(144)
     holds = (labels[..., 3] == own % 12) & (labels[..., 4] == own // 12)
     assert holds.sum(-1).min() >= 2 and holds.sum(-1).max() <= 5
