@@ -168,7 +168,7 @@ def answer(model: Model, task: Task, batch: Sequence[Sample], reuse: Reuse | Non
     reuse = reuse or Reuse(0)
     prompts, encoded = reuse.inputs((task.name, task.split, *(sample.id for sample in batch)), encode)
     if prompts[0].options:
-        texts = [text.strip() for text in model.rank(prompts)]
+        texts = [text.strip() for text in model.rank(encoded, prompts)]
     else:
         texts = model.generate(encoded, task.generation_for(model.family), prompts[0].form)
     layout = Layout.from_ids(encoded["input_ids"], model.image_token_ids, encoded.get("attention_mask"))

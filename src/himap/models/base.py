@@ -102,8 +102,12 @@ class Model:
         ids: list[int] = self.processor.tokenizer.encode(option, add_special_tokens=False)
         return ids
 
-    def rank(self, prompts: Sequence[Prompt]) -> list[str]:
+    def rank(self, batch: dict[str, torch.Tensor], prompts: Sequence[Prompt]) -> list[str]:
         """The likeliest of each prompt's options: lowest mean negative log-likelihood of its tokens.
+
+        Args:
+            batch: from `encode`, of these prompts.
+            prompts: with their options.
 
         One prefill, then the options one after the other on its cache; of equals the first wins.
         Source: the multiple-choice evaluation of Qwen-VL's repository.
@@ -111,7 +115,7 @@ class Model:
         from himap.models.ranking import option_nlls
 
         options = [[self.option_ids(text, prompt.form) for text in prompt.options] for prompt in prompts]
-        losses = option_nlls(self.hf, self.encode(prompts), options)
+        losses = option_nlls(self.hf, batch, options)
         return [
             prompt.options[min(range(len(row)), key=row.__getitem__)]
             for prompt, row in zip(prompts, losses, strict=True)

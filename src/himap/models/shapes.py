@@ -153,7 +153,10 @@ def load(config: ModelConfig, hardware: HardwareConfig) -> Model:
     """
     import torch
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
+    from transformers.utils.logging import disable_progress_bar
 
+    # Its bar over the few weights would stand before the run's own.
+    disable_progress_bar()
     hf: Any
     if config.weights == "random":
         torch.manual_seed(0)
