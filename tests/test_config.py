@@ -25,6 +25,8 @@ STRATEGIES = {
     "img2txt_img2img": [(2, 0.5, "img2txt"), (8, 0.75, "img2img")],
     "random": [(2, 0.5, "random")],
     "uniform": [(2, 0.5, "uniform")],
+    "fastv_13b": [(3, 0.5, "last2img")],
+    "himap_13b": [(3, 0.5, "img2txt"), (8, 0.75, "img2img")],
 }
 
 
@@ -106,11 +108,11 @@ def test_a_folder_of_ones_own_adds_options(tmp_path: Path) -> None:
 
 # "@" stands for "pruning.stages".
 WRONG = {
-    "pruning=himp": "pruning=himp: unknown; did you mean himap? (choose one of fastv, fastv_paper, himap,",
+    "pruning=himp": "pruning=himp: unknown; did you mean himap? (choose one of fastv,",
     "prunning=himap": "prunning=himap: unknown key; did you mean pruning?",
     "model.nmae=x": "model.nmae=x: unknown key; did you mean name? (known here: name, adapter,",
     "+model.foo=1": "model.foo=1: unknown key (choose one of name, adapter,",
-    "model.options.foo=1": "model.options.foo=1: unknown key (add it with +model.options.foo=VALUE)",
+    "model.options.foo=1": "model.options.foo=1: unknown key (known here: ",
     "@.deap.layer=9": "@.deap.layer=9: unknown stage; this strategy has shallow, deep",
     "@.deep.layer=x": "@.deep.layer=x: must be a whole number",
     "@.deep.layer=9.5": "@.deep.layer=9.5: must be a whole number",
