@@ -234,7 +234,7 @@ def test_help_names_every_verb(himap: Any) -> None:
 def test_help_of_a_verb_names_its_groups_and_keys(himap: Any, verb: str) -> None:
     done = himap(verb, "--help")
     assert done.code == 0, done.err
-    assert "pruning: fastv, fastv_paper, himap" in done.out
+    assert "pruning: fastv, fastv_13b, fastv_paper, himap" in done.out
     assert f"himap {verb} hydra.run.dir=DIR" in done.out
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 
 from himap.commands.launch import launch
 from himap.config import EvaluateConfig, identity
 from himap.errors import UserError
 from himap.files import exclusive
-from himap.result import Result
+from himap.result import Result, digest
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -38,8 +42,13 @@ def _run(config: EvaluateConfig, folder: Path) -> None:
     from himap.hardware import prepare
     from himap.progress import bar
 
-    prepare(config.hardware)
+    part = identity(config.model, config.pruning, config.task, config.hardware)
+    if (done := _done(folder, part)) is not None:
+        show(done, folder)
+        return
     task = tasks.load(config.task)
+    task.check()
+    prepare(config.hardware)
     model = models.load(config.model, config.hardware)
     result = evaluate(
         model,
@@ -47,7 +56,7 @@ def _run(config: EvaluateConfig, folder: Path) -> None:
         task,
         batch_size=config.hardware.batch_size,
         answers_path=folder / "answers.jsonl",
-        identity=identity(config.model, config.pruning, config.task, config.hardware),
+        identity=part,
         fail_on_bad_sample=config.task.on_bad_sample == "fail",
         bar=bar(f"{config.model.name}, {config.pruning.name}, {config.task.name}"),
     )
@@ -62,6 +71,15 @@ def _run(config: EvaluateConfig, folder: Path) -> None:
     tracker.log(tracking.numbers(result))
     tracker.finish()
     show(result, folder)
+
+
+def _done(folder: Path, part: Mapping[str, Any]) -> Result | None:
+    """The result of a cell that an earlier start of the same multirun finished: no model is loaded."""
+    path = folder / "result.json"
+    if HydraConfig.get().mode != RunMode.MULTIRUN or not path.exists():
+        return None
+    result = Result.load(path)
+    return result if result.config_sha256 == digest(part) and not result.n_failed else None
 
 
 def show(result: Result, folder: Path) -> None:

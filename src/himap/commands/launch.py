@@ -28,6 +28,8 @@ from himap.errors import UserError
 from himap.files import write_atomic
 from himap.paths import conf_dir
 
+_ERROR = "error.txt"
+
 Run = Callable[[Any, Path], None]
 
 
@@ -66,6 +68,8 @@ def launch(verb: str, schema: type, run: Run, arguments: Sequence[str]) -> None:
         try:
             _run(schema, run, cfg, folder)
         except UserError as error:
+            # For reports over many runs, which say of each why it has no result.
+            write_atomic(folder / _ERROR, " ".join(str(error).split()) + "\n")
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # Hydra goes on with the other jobs and raises this again at the end
             print(" ".join(str(error).split()), file=sys.stderr)
@@ -94,6 +98,7 @@ def _run(schema: type, run: Run, cfg: DictConfig, folder: Path) -> None:
         write_atomic(path, text)
     run(config, folder)
     write_atomic(path, text)
+    (folder / _ERROR).unlink(missing_ok=True)
 
 
 def _check(verb: str, schema: type, flags: Namespace) -> None:

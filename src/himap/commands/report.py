@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from himap.errors import UserError
+
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
@@ -13,12 +15,43 @@ def main(arguments: Sequence[str]) -> None:
         description="Tabulate the results below some folders. Of a sweep, finished or not, the front is "
         "printed and front.csv, summary.md and pareto.png are written anew.",
     )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a folder that runs wrote into")
-    run(parser.parse_args(arguments).folders)
+    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="a folder that runs wrote into")
+    parser.add_argument(
+        "--compare", nargs=2, type=Path, metavar=("A", "B"), help="two runs over the same samples, paired"
+    )
+    parser.add_argument(
+        "--paper", metavar="TABLE", help="beside the values of the paper's table1, table2, table3 or table4"
+    )
+    given = parser.parse_args(arguments)
+    if not given.folders and not given.compare:
+        parser.error("give a folder that runs wrote into, or --compare A B")
+    run(given.folders, given.compare, given.paper)
 
 
-def run(folders: Sequence[Path]) -> None:
+def run(folders: Sequence[Path], compared: tuple[Path, Path] | None = None, paper: str | None = None) -> None:
     """Print what is found; see `main`."""
+    if compared:
+        from himap.report.pair import pair, print_pair
+
+        print_pair(pair(*compared))
+    if folders and paper:
+        _print_paper(paper, folders)
+    elif folders:
+        _print_all(folders)
+
+
+def _print_paper(table: str, folders: Sequence[Path]) -> None:
+    from himap.report.paper import cells, print_cells
+    from himap.report.table import find_results
+
+    try:
+        results, _ = find_results(folders)
+    except UserError:
+        results = []  # nothing ran yet: every cell says so
+    print_cells(table, cells(table, results, folders))
+
+
+def _print_all(folders: Sequence[Path]) -> None:
     from himap.report.sweep import write_report
     from himap.report.table import find_results, print_front, print_results, rows_of
 

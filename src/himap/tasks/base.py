@@ -113,6 +113,10 @@ class Task(ABC):
     def samples(self) -> Sequence[Sample]:
         """All samples of the split in a fixed order, after `limit`; images stay undecoded."""
 
+    def check(self) -> None:
+        """Raise what can be known to be wrong before a model is loaded."""
+        self.samples()
+
     def prompt(self, sample: Sample, family: str) -> Prompt:
         """Turn a sample into a prompt for a model family (`llava`, `qwen_vl_chat`, `shapes`, ...)."""
         return Prompt(text=self.text(sample, family), images=tuple(load() for load in sample.images))

@@ -36,6 +36,10 @@ class Judged(Benchmark):
             raise ConfigError(f"task.judge=null: must be given for task={config.name}.")
         self.judging = config.judge
 
+    def check(self) -> None:
+        super().check()
+        _ = self.judge  # its package and its key must be there
+
     def text(self, sample: Sample, family: str) -> str:
         return sample.question
 

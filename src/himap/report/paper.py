@@ -1,0 +1,157 @@
+"""The HiMAP paper's tables beside our results: its value, ours, the interval, the difference.
+
+Source of the values in paper.json: Yin, Si and Wang, "Lifting the Veil on Visual Information Flow in MLLMs".
+Here table1 has the short answers and choices, table2 the captions, table3 the judged benchmarks, and table4
+the ablation of the criteria, of which only the first and the last row are kept. The paper prints neither its
+prompts nor its splits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from himap.rules import one_of
+
+_PLAIN_FASTV_HIMAP = ("none", "fastv", "himap")
+_ABLATION = ("none", "img2txt", "img2img", "img2txt_img2txt", "img2txt_img2img")
+
+_GRIDS = {
+    "table1": (("vqav2", "textvqa", "mme", "pope", "scienceqa", "aokvqa"), _PLAIN_FASTV_HIMAP),
+    "table2": (("nocaps", "flickr30k"), ("none", "fastv", "himap_caption")),
+    "table3": (("llava_bench", "mm_vet"), _PLAIN_FASTV_HIMAP),
+    "table4": (("scienceqa", "aokvqa", "pope"), _ABLATION),
+}
+TABLES = tuple(_GRIDS)
+
+# Where the values of paper.json stand: those of the ablation's inner rows are not kept.
+_COLUMN = {"none": 0, "fastv": 1, "himap": 2, "himap_caption": 2, "img2txt_img2img": 2}
+_ABLATED = "llava_1_5_7b"
+
+_NOTES = {
+    "vqav2": "VQAv2: the paper has the test server's figures for test-dev; `val` is another quantity",
+    "nocaps": "captions: the paper's prompt and lengths are unknown; compare differences, not values",
+    "mme": "MME: perception + cognition; the paper's baselines lie below the published ones",
+    "llava_bench": "judged tasks: the paper does not name its judge",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value of a table.
+
+    Attributes:
+        task, model, pruning: what was measured.
+        paper: the printed value; None where it is not kept here.
+        ours: the result's headline value.
+        interval: its 95 % interval.
+        n_samples: behind it; a limited run has fewer than the paper's.
+        missing: why there is no value of ours.
+    """
+
+    task: str
+    model: str
+    pruning: str
+    paper: float | None
+    ours: float | None
+    interval: tuple[float, float] | None
+    n_samples: int
+    missing: str
+
+
+def cells(table: str, results: Sequence[tuple[Path, dict[str, Any]]], folders: Sequence[Path]) -> list[Cell]:
+    """The cells of a table of the paper, filled with what results there are.
+
+    Args:
+        table: `table1` to `table4`.
+        results: folder and content of result.json; of two for one cell the last counts.
+        folders: where runs that failed left an error.txt.
+
+    Raises:
+        ConfigError: there is no such table.
+    """
+    one_of("--paper", table, TABLES)
+    tasks, strategies = _GRIDS[table]
+    printed = _printed()
+    # LLaVA-13B has its first stage one layer later in the paper.
+    found = {(r.get("task", ""), r["model"], r["pruning"].removesuffix("_13b")): r for _, r in results}
+    errors = _errors(folders)
+    rows = []
+    for task in tasks:
+        for model in [_ABLATED] if table == "table4" else printed[task]:
+            for pruning in strategies:
+                paper = printed[task][model][_COLUMN[pruning]] if pruning in _COLUMN else None
+                key = (task, model, pruning)
+                rows.append(_cell(key, paper, found.get(key), errors.get(key, "not run")))
+    return rows
+
+
+def _printed() -> dict[str, dict[str, list[float]]]:
+    """Task -> model -> values of none, FastV and HiMAP."""
+    text = resources.files("himap.report").joinpath("paper.json").read_text(encoding="utf-8")
+    printed: dict[str, dict[str, list[float]]] = json.loads(text)
+    return printed
+
+
+def _cell(
+    key: tuple[str, str, str], paper: float | None, result: dict[str, Any] | None, missing: str
+) -> Cell:
+    if result is None:
+        return Cell(*key, paper, None, None, 0, missing)
+    metrics, n_samples = result["metrics"], result["n_samples"]
+    if metrics["primary"] == "answered":
+        return Cell(*key, paper, None, None, n_samples, "on the test server")
+    ends = result.get("ci95")
+    interval = (float(ends[0]), float(ends[1])) if ends else None
+    ours = metrics.get(metrics["primary"])
+    return Cell(*key, paper, ours, interval, n_samples, "" if ours is not None else "undefined")
+
+
+def _errors(folders: Sequence[Path]) -> dict[tuple[str, str, str], str]:
+    """What runs that failed said, by task, model and strategy."""
+    errors = {}
+    for folder in folders:
+        for path in sorted(folder.rglob("error.txt")):
+            if not (path.parent / "result.json").exists():
+                key = _key(path.parent / "config.yaml")
+                if key is not None:
+                    errors[key] = path.read_text(encoding="utf-8").strip()
+    return errors
+
+
+def _key(path: Path) -> tuple[str, str, str] | None:
+    from omegaconf import OmegaConf
+
+    if not path.exists():
+        return None
+    config = OmegaConf.load(path)
+    names = [OmegaConf.select(config, f"{group}.name") for group in ("task", "model", "pruning")]
+    return None if None in names else (names[0], names[1], names[2].removesuffix("_13b"))
+
+
+def print_cells(table: str, rows: Sequence[Cell]) -> None:
+    """Print a table with the paper's value, ours, the interval and the difference."""
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(title=f"{table} of the paper")
+    for heading in ("task", "model", "pruning"):
+        grid.add_column(heading, overflow="fold")
+    for heading in ("paper", "ours", "95 % interval", "difference", "samples"):
+        grid.add_column(heading, justify="right", overflow="fold")
+    for row in rows:
+        paper = "" if row.paper is None else f"{row.paper:.1f}"
+        interval = "" if row.interval is None else f"{row.interval[0]:.1f} to {row.interval[1]:.1f}"
+        ours = row.missing if row.ours is None else f"{row.ours:.1f}"
+        difference = "" if row.ours is None or row.paper is None else f"{row.ours - row.paper:+.1f}"
+        n_samples = str(row.n_samples) if row.n_samples else ""
+        grid.add_row(row.task, row.model, row.pruning, paper, ours, interval, difference, n_samples)
+    console = Console()
+    console.print(grid)
+    for task in dict.fromkeys(row.task for row in rows):
+        if task in _NOTES:
+            console.print(f"note: {_NOTES[task]}", markup=False, highlight=False)
