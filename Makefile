@@ -1,6 +1,6 @@
 # Every target says what it does in its `##` comment; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep train test test-slow check format build clean
+.PHONY: help setup sweep figures train test test-slow check format build clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -19,6 +19,16 @@ $(STAMP): pyproject.toml setup.py constraints.txt
 
 sweep: setup  ## Search the Pareto front of the embedded model: outputs/sweep/.../pareto.png
 	$(BIN)/himap sweep sweeps=shapes_pareto
+
+# In a folder of its own each time: new weights must not go on with the old ones' samples.
+FIGURES := outputs/figures/$(shell date +%Y-%m-%d_%H-%M-%S)
+ANALYZE := $(BIN)/himap analyze task.split=heldout task.limit=500
+
+figures: setup  ## Draw Fig. 3 to 6 and the kept tokens of the embedded model: outputs/figures/.../*.png
+	$(ANALYZE) experiment=fig3 hydra.run.dir=$(FIGURES)/fig3
+	$(ANALYZE) experiment=fig5 hydra.run.dir=$(FIGURES)/fig5
+	$(ANALYZE) experiment=fig6 hydra.run.dir=$(FIGURES)/fig6
+	$(ANALYZE) analysis=kept hydra.run.dir=$(FIGURES)/kept
 
 train: setup  ## Train the embedded model again (an hour or two on two cores, minutes on a GPU)
 	$(BIN)/himap train

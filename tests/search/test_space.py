@@ -9,6 +9,7 @@ import optuna
 import pytest
 import synthetic
 
+from himap.errors import ConfigError
 from himap.search.config import DropAxis, LayerAxis
 from himap.search.sampler import stratified
 from himap.strategy import Stage, Strategy
@@ -43,6 +44,20 @@ def test_what_is_enqueued_comes_back() -> None:
     for dynamic in (True, False):
         study.enqueue_trial(space.fixed(params))
         assert space.suggest(study.ask(), dynamic=dynamic) == params
+
+
+def test_a_start_takes_what_it_leaves_out_from_the_template() -> None:
+    space = synthetic.space()
+    template = space.template.stages
+    params = space.start(0, {"K1": 3})
+    assert params == {"K1": 3, "R1": template[0].drop, "K2": template[1].layer, "R2": template[1].drop}
+    for given, message in {
+        "K1": (99, r"search.starts.1=\{K1: 99, .*must lie within search.axes"),
+        "K3": (3, "search.starts.1=K3: unknown; did you mean"),
+        "K2": ("x", "search.starts.1.K2=x: must be a number"),
+    }.items():
+        with pytest.raises(ConfigError, match=message[1]):
+            space.start(1, {given: message[0]})
 
 
 @pytest.mark.parametrize(

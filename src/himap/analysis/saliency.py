@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from himap.analysis.maps import attention_rows, heads_times, row_chunks
+from himap.analysis.trunk import Trunk
 from himap.attention import Attended, tap
 from himap.layout import Layout
-from himap.support import text_decoder
 
 GROUPS = ("system", "image", "instruction")
 
@@ -36,11 +36,12 @@ class Flows(NamedTuple):
 def flows(
     model: Any, inputs: dict[str, Tensor], layout: Layout, targets: Tensor, *, squared: bool = False
 ) -> Flows:
-    """Saliency of every decoder layer, from one forward and one backward pass.
+    """Saliency of every decoder layer, from two forward passes and one backward pass.
 
-    The forward runs the model's own attention (SDPA). When the gradient of an attention's output arrives, its
-    map and the map's gradient are rebuilt in chunks of rows and summed at once, so that no H x T x T tensor
-    is kept: A = softmax(q k'), dL/dA = dL/dO v'.
+    The first forward remembers each layer's input; the backward runs one layer at a time again, with the
+    model's own attention (SDPA). When the gradient of an attention's output arrives, its map and the map's
+    gradient are rebuilt in chunks of rows and summed at once: A = softmax(q k'), dL/dA = dL/dO v'. Neither an
+    H x T x T tensor nor the graph of more than one layer is ever held.
 
     Args:
         model: transformers' model, in eval mode.
@@ -53,8 +54,8 @@ def flows(
     """
     groups = torch.stack([layout.system, layout.image, layout.instruction], 1).float()  # [B, 3, T]
     valid = layout.present if bool(layout.padding.any()) else None
-    layers: Any = text_decoder(model).layers
-    result = torch.zeros(len(targets), len(layers), 3, 3, device=targets.device)
+    trunk = Trunk(model, inputs)
+    result = torch.zeros(len(targets), trunk.n_layers, 3, 3, device=targets.device)
 
     def reduce(index: int, attended: Attended, gradient: Tensor) -> None:
         for rows, saliency in saliency_rows(attended, gradient, valid, squared):
@@ -66,15 +67,20 @@ def flows(
         kept = replace(attended, output=attended.output.detach())
         attended.output.register_hook(partial(reduce, index, kept))
 
-    with ExitStack() as stack, torch.enable_grad():
-        stack.enter_context(frozen(model))
-        stack.enter_context(graph_from(layers[0]))
-        for index, layer in enumerate(layers):
-            stack.enter_context(tap(layer.self_attn, editor=partial(watch, index)))
-        logits = model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1].float()
-        # Samples do not see each other: the sum's gradient is each sample's own.
-        nn.functional.cross_entropy(logits, targets, reduction="sum").backward()
-    return Flows(result, visible_pairs(groups), logits.detach())
+    gradient: Tensor | None = None
+    with frozen(model), torch.enable_grad():
+        # From the top, one layer's graph at a time.
+        for index in reversed(range(trunk.n_layers)):
+            hidden = trunk.hidden(index).detach().requires_grad_()
+            with tap(trunk.attention(index), editor=partial(watch, index)):
+                after = trunk.step(index, hidden)
+            if gradient is None:
+                # Samples do not see each other: the sum's gradient is each sample's own.
+                nn.functional.cross_entropy(trunk.head(after), targets, reduction="sum").backward()
+            else:
+                after.backward(gradient)
+            gradient = hidden.grad
+    return Flows(result, visible_pairs(groups), trunk.logits)
 
 
 @torch.no_grad()
@@ -129,18 +135,3 @@ def frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in learning:
             parameter.requires_grad_(True)
-
-
-@contextmanager
-def graph_from(layer: nn.Module) -> Iterator[None]:
-    """Begin the autograd graph at a layer's input; what runs before (the vision tower) keeps nothing."""
-
-    def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        hidden, *rest = args
-        return (hidden.detach().requires_grad_(), *rest), kwargs
-
-    handle = layer.register_forward_pre_hook(begin, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -46,13 +46,33 @@ class Trunk:
             [B, vocabulary] at the last position.
         """
         with torch.no_grad():
-            (hidden, *_), _ = self._calls[layer - 1]
+            hidden = self.hidden(layer - 1)
             for index in range(layer - 1, self.n_layers):
-                (_, *rest), kwargs = self._calls[index]
-                hidden = self._decoder.layers[index](hidden, *rest, **kwargs)
-                if index < len(self._added):
-                    hidden = self._decoder._deepstack_process(hidden, *self._added[index])
-            return self._head(self._decoder.norm(hidden)[:, -1:])[:, -1].float()
+                hidden = self.step(index, hidden)
+            return self.head(hidden)
+
+    def hidden(self, index: int) -> Tensor:
+        """What the undisturbed pass gave to a layer (0-based), [B, T, D]."""
+        states: Tensor = self._calls[index][0][0]
+        return states
+
+    def attention(self, index: int) -> nn.Module:
+        """The attention module of a layer (0-based)."""
+        module: nn.Module = self._decoder.layers[index].self_attn
+        return module
+
+    def step(self, index: int, hidden: Tensor) -> Tensor:
+        """One layer (0-based), with the visual features that enter behind it: [B, T, D] to [B, T, D]."""
+        (_, *rest), kwargs = self._calls[index]
+        hidden = self._decoder.layers[index](hidden, *rest, **kwargs)
+        if index < len(self._added):
+            hidden = self._decoder._deepstack_process(hidden, *self._added[index])
+        return hidden
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """What follows the last layer, at the last position: [B, T, D] to logits [B, vocabulary]."""
+        logits: Tensor = self._head(self._decoder.norm(hidden)[:, -1:])
+        return logits[:, -1].float()
 
     @contextmanager
     def _recording(self) -> Iterator[None]:

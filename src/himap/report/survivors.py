@@ -28,8 +28,13 @@ def draw_sample(sample: dict[str, Any], folder: Path) -> Figure:
     # Grids that show the same part of an image (a tile and the overview) get panels of their own.
     layers = _layers(sample["grids"])
     n_rows, n_columns = len(layers), 1 + len(sample["stages"])
+    tallest = max(image.shape[0] / image.shape[1] for image in images)
     figure, axes = pyplot.subplots(
-        n_rows, n_columns, figsize=(2.6 * n_columns, 2.6 * n_rows + 1.1), squeeze=False, layout="constrained"
+        n_rows,
+        n_columns,
+        figsize=(2.6 * n_columns, (2.6 * tallest + 0.3) * n_rows + 0.8),
+        squeeze=False,
+        layout="constrained",
     )
     starts = _starts(sample["grids"])
     for row, members in enumerate(layers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from himap.config import PruningConfig
 from himap.errors import ConfigError
@@ -103,6 +104,8 @@ class SearchConfig:
         trials: the budget: configurations evaluated in total, over all resumptions of the sweep's folder.
         sampler: one of `SAMPLERS`.
         seeds: configurations spread evenly over the FLOPs that `tpe` and `gp` start from.
+        starts: configurations that are tried first, such as the layers that `himap analyze` suggests; axes
+            that one leaves out are as in `pruning`.
         seed: of the sampler and of the seeds.
         storage: `sqlite` or `journal` (a file in the sweep's folder), or a database URL for Optuna.
         name: the study's name in a database that several sweeps share, and the group of its W&B runs; by
@@ -122,6 +125,7 @@ class SearchConfig:
     storage: str = "sqlite"
     name: str | None = None
     flops: str = "paper"
+    starts: list[dict[str, Any]] = field(default_factory=list)
     baselines: dict[str, PruningConfig] = field(default_factory=dict)
     heldout_split: str = "heldout"
     heldout_limit: int | None = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from himap.errors import ConfigError
+from himap.rules import one_of
 from himap.search.config import AxesConfig, DropAxis
 from himap.strategy import Strategy
 
@@ -161,6 +162,29 @@ class Space:
             if choices and params[f"C{i}"] not in choices:
                 return False
         return int(params["K1"]) < int(params["K2"])
+
+    def start(self, number: int, given: Params) -> Params:
+        """The configuration that `search.starts[number]` means; axes left out are the template's.
+
+        Raises:
+            ConfigError: an axis is unknown, or the configuration lies outside the axes.
+        """
+        params: Params = {}
+        for i, stage in enumerate(self.template.stages, start=1):
+            params |= {f"K{i}": stage.layer, f"R{i}": stage.drop, f"C{i}": stage.criterion}
+        params = {name: params[name] for name in self.names}
+        for name, value in given.items():
+            one_of(f"search.starts.{number}", name, self.names)
+            if name[0] in "KR" and not isinstance(value, int | float):
+                raise ConfigError(f"search.starts.{number}.{name}={value}: must be a number.")
+            params[name] = value
+        text = ", ".join(f"{name}: {value}" for name, value in params.items())
+        if not self.contains(params):
+            raise ConfigError(
+                f"search.starts.{number}={{{text}}}: must lie within search.axes, on their steps, with "
+                "K1 < K2 (what it leaves out comes from pruning.stages)."
+            )
+        return params
 
     def draw(self, rng: random.Random) -> Params:
         """One configuration, uniform over the axes."""

@@ -53,6 +53,8 @@ class Sweep:
     identity: dict[str, Any]
 
     def __post_init__(self) -> None:
+        for number, given in enumerate(self.config.starts):
+            self.space.start(number, given)
         for name, strategy in self.baselines.items():
             try:
                 strategy.check_depth(self.space.n_layers)
@@ -208,8 +210,11 @@ def prepare(sweep: Sweep, folder: Path) -> Study:
 
 
 def first_configurations(sweep: Sweep) -> list[Params]:
-    """What the search starts with: the baselines that the axes reach, then the stratified seeds."""
+    """What the search starts with: given starts, the baselines that the axes reach, the stratified seeds."""
     chosen: dict[str, Params] = {}
+    for number, given in enumerate(sweep.config.starts):
+        start = sweep.space.start(number, given)
+        chosen.setdefault(sweep.space.key(sweep.space.strategy(start)), start)
     for strategy in sweep.baselines.values():
         params = sweep.space.params_of(strategy)
         if params is not None:
