@@ -249,7 +249,7 @@ def test_the_configuration_can_be_printed(himap: Any) -> None:
     [
         ("himap ev", {"evaluate"}),
         ("himap ", set(cli.VERBS)),
-        ("himap flops pruning=fast", {"pruning=fastv", "pruning=fastv_paper"}),
+        ("himap flops pruning=img2txt_", {"pruning=img2txt_img2img", "pruning=img2txt_img2txt"}),
         ("himap flops pruning.stages.deep.la", {"pruning.stages.deep.layer="}),
         ("himap report pr", set()),
     ],
