@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import pytest
-from published import write_internvl, write_llava, write_qwen
-from shrunk import configured, loaded, write_native
+from shrunk import configured, loaded
+from writers import WRITERS
 
 from himap.config import ModelConfig
 from himap.models.base import Model
-
-WRITERS: dict[str, Callable[[str, Path], ModelConfig]] = {
-    "llava": lambda name, folder: write_llava(folder, name),
-    "internvl_chat": lambda name, folder: write_internvl(folder),
-    "qwen_vl_chat": lambda name, folder: write_qwen(folder),
-    "native": write_native,
-    "shapes": lambda name, folder: configured(name),  # its weights are in the package
-}
-"""Adapter -> (name, folder) -> the configuration of a tiny checkpoint written into the folder."""
 
 
 @pytest.fixture(scope="session")

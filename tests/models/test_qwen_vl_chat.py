@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from by_hand import bicubic
 from PIL import Image
 from published import QWEN_VISUAL, qwen_shapes, tiktoken_ranks, write_qwen
 from shrunk import loaded, picture
@@ -94,7 +95,7 @@ def by_hand(w: dict[str, torch.Tensor], pixels: np.ndarray, heads: int, pool_hea
     # One row of patches after the other; the kernel as one matrix.
     patches = pixels.reshape(3, 32, 14, 32, 14).transpose(1, 3, 0, 2, 4).reshape(1024, -1)
     x = patches @ p["conv1.weight"].reshape(len(p["conv1.weight"]), -1).T
-    x = norm(x + bicubic(p["positional_embedding"]), "ln_pre")
+    x = norm(x + bicubic(p["positional_embedding"], 16, 32), "ln_pre")
     width = x.shape[1]
     hd = width // heads
     for i in range(QWEN_VISUAL["layers"]):
@@ -109,7 +110,7 @@ def by_hand(w: dict[str, torch.Tensor], pixels: np.ndarray, heads: int, pool_hea
         hidden = gelu(norm(x, f"{b}ln_2") @ p[f"{b}mlp.c_fc.weight"].T + p[f"{b}mlp.c_fc.bias"])
         x = x + hidden @ p[f"{b}mlp.c_proj.weight"].T + p[f"{b}mlp.c_proj.bias"]
     value = norm(x @ p["attn_pool.kv_proj.weight"].T, "attn_pool.ln_kv")
-    key = value + bicubic(p["attn_pool.pos_embed"])
+    key = value + bicubic(p["attn_pool.pos_embed"], 16, 32)
     query = norm(p["attn_pool.query"], "attn_pool.ln_q") + p["attn_pool.pos_embed"]
     d = value.shape[1]
     w_in, b_in = p["attn_pool.attn.in_proj_weight"], p["attn_pool.attn.in_proj_bias"]
@@ -124,24 +125,6 @@ def by_hand(w: dict[str, torch.Tensor], pixels: np.ndarray, heads: int, pool_hea
     return norm(pooled, "ln_post") @ p["proj"]
 
 
-def bicubic(table: np.ndarray) -> np.ndarray:
-    """16 x 16 places to 32 x 32: cubic convolution with a = -0.75, edges repeated, pixel centres aligned."""
-
-    def kernel(t: float) -> float:
-        t, a = abs(t), -0.75
-        if t <= 1:
-            return (a + 2) * t**3 - (a + 3) * t**2 + 1
-        return a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a if t < 2 else 0.0
-
-    weights = np.zeros((32, 16))
-    for i in range(32):
-        centre = (i + 0.5) / 2 - 0.5
-        for j in range(math.floor(centre) - 1, math.floor(centre) + 3):
-            weights[i, min(max(j, 0), 15)] += kernel(centre - j)
-    grid = table.reshape(16, 16, -1)
-    return np.einsum("ia,jb,abd->ijd", weights, weights, grid).reshape(1024, -1)
-
-
 def test_the_visual_module_equals_a_statement_in_numpy(model: Model, written: Any) -> None:
     pixels = torch.randn(1, 3, 448, 448, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -153,7 +136,9 @@ def test_the_visual_module_equals_a_statement_in_numpy(model: Model, written: An
 
 def test_positions_are_stretched_as_stated() -> None:
     table = torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
-    np.testing.assert_allclose(stretched(table, 1024).numpy(), bicubic(table.double().numpy()), atol=1e-5)
+    np.testing.assert_allclose(
+        stretched(table, 1024).numpy(), bicubic(table.double().numpy(), 16, 32), atol=1e-5
+    )
     assert stretched(table, 256) is table
 
 

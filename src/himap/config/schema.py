@@ -50,6 +50,31 @@ class ArchitectureConfig:
 
 
 @dataclass
+class Table1Config:
+    """What HiMAP's Table 1 prints for a model, and the numbers with which its formula gives that.
+
+    Attributes:
+        n_image: image tokens (n).
+        hidden: width (d).
+        intermediate: width of the feed-forward layer (m).
+        n_layers: layers (L).
+        layer: K of FastV and K1 of HiMAP.
+        printed: TFLOPs in the table, by strategy (`none`, `fastv`, `himap`).
+    """
+
+    n_image: int
+    hidden: int
+    intermediate: int
+    n_layers: int
+    layer: int
+    printed: dict[str, float]
+
+    def __post_init__(self) -> None:
+        for name in ("n_image", "hidden", "intermediate", "n_layers", "layer"):
+            at_least(f"model.table1.{name}", getattr(self, name), 1)
+
+
+@dataclass
 class ModelConfig:
     """Which model: adapter, weights and size.
 
@@ -62,6 +87,7 @@ class ModelConfig:
         prompt: what the adapter lets one choose in the prompt's format.
         options: what else the adapter takes.
         architecture: size of the text decoder.
+        table1: what the paper prints for it; null where it was not evaluated there.
     """
 
     name: str
@@ -72,6 +98,7 @@ class ModelConfig:
     weights: str = "pretrained"
     prompt: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    table1: Table1Config | None = None
 
     def __post_init__(self) -> None:
         one_of("model.weights", self.weights, ("pretrained", "random"))
@@ -234,12 +261,14 @@ def identity(
     model: ModelConfig, pruning: PruningConfig, task: TaskConfig, hardware: HardwareConfig
 ) -> dict[str, Any]:
     """The part of a configuration that changes the numbers; two runs with the same part may be joined."""
+    model_part = asdict(model)
+    del model_part["table1"]
     task_part = asdict(task)
     del task_part["on_bad_sample"], task_part["judge"]
     if task.judge is not None:
         task_part["judge"] = task.judge.identity()
     return {
-        "model": asdict(model),
+        "model": model_part,
         "pruning": asdict(pruning),
         "task": task_part,
         "hardware": {"dtype": hardware.dtype, "attention": hardware.attention},

@@ -26,7 +26,7 @@ def checkpoint_folder(path: str, revision: str | None, weights: Sequence[str] = 
         UserError: there is no such folder or id, it is gated, or the hub cannot be reached.
     """
     folder = Path(path).expanduser()
-    if folder.is_dir():
+    if path and folder.is_dir():
         return folder
     if not path or path.startswith(("/", ".", "~")) or path.count("/") != 1:
         raise UserError(f"model.path={path}: no such folder (give a folder, or a hub id like owner/name).")

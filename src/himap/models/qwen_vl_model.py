@@ -23,6 +23,11 @@ class QwenVLForCausalLM(Qwen2ForCausalLM):
         self.visual = QwenVisual(settings.visual)
         self.post_init()
 
+    def get_image_features(self, pixel_values: Tensor, **_: Any) -> Tensor:
+        """Image tokens [n, 256, D] of pixels [n, 3, S, S], under the name that transformers' models use."""
+        features: Tensor = self.visual(pixel_values)
+        return features
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -39,7 +44,7 @@ class QwenVLForCausalLM(Qwen2ForCausalLM):
         """As Qwen2's; `pixel_values` [n, 3, S, S] fill the places of `image_token_id` in their order."""
         if pixel_values is not None and input_ids is not None:
             inputs_embeds = self.model.embed_tokens(input_ids)
-            features = self.visual(pixel_values).to(inputs_embeds)
+            features = self.get_image_features(pixel_values).to(inputs_embeds)
             settings: Any = self.config
             places = (input_ids == settings.image_token_id)[..., None].expand_as(inputs_embeds)
             if places.sum() != features.numel():

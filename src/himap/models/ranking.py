@@ -32,6 +32,9 @@ def option_nlls(
     if not all(row and all(row) for row in options):
         raise UserError("options: every prompt needs options, and every option at least one token.")
     with torch.inference_mode():
+        # Models with M-RoPE keep the offset of their last prompt with images here; text alone sets none.
+        if hasattr(hf.model, "rope_deltas"):
+            hf.model.rope_deltas = None
         output = hf(**batch, use_cache=True, logits_to_keep=1)
         first = output.logits[:, -1].float().log_softmax(-1)
         sums = [[-first[i, ids[0]] for ids in row] for i, row in enumerate(options)]
@@ -60,7 +63,16 @@ def _later_tokens(
         # One token at a time, for that is the only cached call that a pruner has to know.
         token = ids.new_tensor([[row[min(step, len(row) - 1)]] for row in continued])
         mask = torch.nn.functional.pad(mask, (0, 1), value=1)
-        logits = hf(input_ids=token, attention_mask=mask, past_key_values=cache, use_cache=True).logits
+        deltas = getattr(hf.model, "rope_deltas", None)
+        places: dict[str, torch.Tensor] = {}
+        if deltas is not None:
+            # Given a mask alone, such a model would place the whole sequence instead of the new token.
+            place = mask.sum(-1, keepdim=True) - 1 + deltas
+            places["position_ids"] = place.expand(3, *place.shape)
+        step_output = hf(
+            input_ids=token, attention_mask=mask, past_key_values=cache, use_cache=True, **places
+        )
+        logits = step_output.logits
         chance = logits[:, -1].float().log_softmax(-1)
         for i, row in enumerate(continued):
             if step + 1 < len(row):
