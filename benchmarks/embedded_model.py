@@ -35,7 +35,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--limit", type=int, default=2000, help="samples of each task for the unpruned model")
-    parser.add_argument("--pruned-limit", type=int, default=1000, help="samples of each pruned run")
+    parser.add_argument("--pruned-limit", type=int, default=400, help="samples of each pruned run")
     parser.add_argument("--path", default="", help="folder of other weights than the shipped ones")
     arguments = parser.parse_args()
     config = compose("evaluate", EvaluateConfig, [f"model.path={arguments.path}"] if arguments.path else [])

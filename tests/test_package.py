@@ -163,7 +163,8 @@ def test_no_name_of_the_readme_is_missing() -> None:
     from himap.cli import VERBS
 
     assert set(re.findall(r"^himap (\w+)", text, re.MULTILINE)) <= set(VERBS)
-    for group, option in re.findall(r"\b(model|pruning|task|hardware|tracking|experiment|analysis)=(\w+)", text):
+    groups = "model|pruning|task|hardware|tracking|experiment|analysis"
+    for group, option in re.findall(rf"\b({groups})=(\w+)", text):
         assert (ROOT / "conf" / group / f"{option}.yaml").exists() or option == "gentle", f"{group}={option}"
     for target in re.findall(r"^make (\w+)", text, re.MULTILINE):
         assert f"\n{target}: " in (ROOT / "Makefile").read_text()

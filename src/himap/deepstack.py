@@ -15,8 +15,8 @@ from himap.selection import Selection
 def thinned(decoder: Any, current: Callable[[], Selection | None]) -> Iterator[None]:
     """Add deepstack features only where their tokens are still present.
 
-    Where a stage drops before the last of these features has entered, the mask and the features that the decoder
-    holds are those of the whole prompt.
+    Where a stage drops before the last of these features has entered, the mask and the features that the
+    decoder holds are those of the whole prompt.
 
     Args:
         decoder: a text decoder with `_deepstack_process(hidden, mask, features)`; any other is left alone.
