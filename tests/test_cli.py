@@ -304,6 +304,8 @@ def test_help_takes_less_than_a_second(tmp_path: Path, words: list[str]) -> None
 def test_a_real_ctrl_c_ends_in_one_line(tmp_path: Path) -> None:
     code = (
         "import signal, os, sys\n"
+        # A test run in the background of a shell inherits an ignored SIGINT.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from himap import cli\n"
         "import himap.commands.flops as verb\n"
         "verb.count = lambda config: os.kill(os.getpid(), signal.SIGINT)\n"
