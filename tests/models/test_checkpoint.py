@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,7 +88,7 @@ class Bomb:
 
 
 def test_a_pickle_with_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({"a": Bomb()}))
+    torch.save({"a": Bomb()}, tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match="cannot be read as weights"), torch.device("meta"):
         load_weights(
             nn.Linear(2, 2),
@@ -102,16 +101,20 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("suffix", ["bin", "safetensors"])
-def test_weights_arrive_in_the_wanted_dtype_as_copies_of_their_own(suffix: str, tmp_path: Path) -> None:
-    tensors = random_tensors([("weight", (6, 4)), ("bias", (6,))])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "as-stored"])
+def test_weights_arrive_in_the_wanted_dtype_as_copies_of_their_own(
+    dtype: torch.dtype, suffix: str, tmp_path: Path
+) -> None:
+    tensors = random_tensors([("weight", (18, 4)), ("bias", (6,))])
     stem = {"bin": "pytorch_model", "safetensors": "model"}[suffix]
     save_shards(tensors, tmp_path, 2, stem, suffix)
     with torch.device("meta"):
         model = nn.Linear(4, 6)
-    load_weights(model, shards(tmp_path), lambda k, v: [(k, v)], dtype=torch.float32, device="cpu")
-    assert torch.equal(model.weight, tensors["weight"].float())
-    assert model.weight.dtype == torch.float32 and not model.weight.is_meta
-    assert model.weight.untyped_storage().nbytes() == 6 * 4 * 4, "a view keeps its whole shard in memory"
+    load_weights(model, shards(tmp_path), lambda k, v: [(k, v[:6])], dtype=dtype, device="cpu")
+    assert torch.equal(model.weight, tensors["weight"][:6].to(dtype))
+    assert model.weight.dtype == dtype and not model.weight.is_meta
+    size = model.weight.untyped_storage().nbytes()
+    assert size == 6 * 4 * dtype.itemsize, "a view keeps its whole shard in memory"
 
 
 def test_a_folder_without_weights_or_config_is_one_line(tmp_path: Path) -> None:

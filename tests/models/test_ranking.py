@@ -59,6 +59,15 @@ def test_under_a_pruner_an_option_is_scored_on_the_pruned_prompt() -> None:
         assert together[row] != pytest.approx(plain[row], abs=1e-3)
 
 
+@torch.no_grad()
+def test_text_alone_is_not_placed_by_the_last_picture() -> None:
+    tiny = tiny_qwen2_vl()
+    batch = tiny.batch(n_images=[0], n_text=[9])
+    fresh = option_nlls(tiny.model, batch, OPTIONS[:1])
+    tiny.model(**tiny.batch(seed=5))
+    assert option_nlls(tiny.model, batch, OPTIONS[:1]) == fresh
+
+
 def test_an_empty_option_is_refused() -> None:
     tiny = tiny_llava()
     with pytest.raises(UserError, match="at least one token"):
