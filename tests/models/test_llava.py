@@ -70,8 +70,8 @@ def test_the_token_sequence_is_the_originals(name: str, ready: Callable[[str], M
 
 
 class Vicuna:
-    """Stands in for Vicuna's vocabulary: a token for each word and mark, two for "polite" and "USER", one for a
-    space at the end; a line break takes the piece's own space and a token."""
+    """Stands in for Vicuna's vocabulary: a token for each word and mark, two for "polite" and "USER", one for
+    a space at the end; a line break takes the piece's own space and a token."""
 
     pad_token_id = 0
 
