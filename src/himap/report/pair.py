@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from himap.errors import UserError
 from himap.files import read_jsonl
 from himap.metrics.statistics import Interval, McNemar, bootstrap_difference, bootstrap_statistic, mcnemar
+from himap.report.table import short_p
 from himap.result import Result
 
 
@@ -142,7 +143,7 @@ def print_pair(pair: Pair) -> None:
         test = pair.mcnemar
         table.add_row("right where the other is wrong", str(test.n_only_first), str(test.n_only_second), "")
         kind = "exact" if test.exact else "chi-square"
-        table.add_row(f"McNemar's p ({kind})", "", "", f"{test.p_value:.4f}")
+        table.add_row(f"McNemar's p ({kind})", "", "", short_p(test.p_value))
     console = Console()
     console.print(table)
     for note in pair.notes:

@@ -62,10 +62,11 @@ def _params(params: Params, names: Sequence[str]) -> list[str]:
 def _checked(there: HeldOut | None) -> list[str]:
     if there is None:
         return ["", ""]
-    return [f"{there.point.accuracy:.1f} [{there.low:.1f}, {there.high:.1f}]", _short(there.p_value)]
+    return [f"{there.point.accuracy:.1f} [{there.low:.1f}, {there.high:.1f}]", short_p(there.p_value)]
 
 
-def _short(p_value: float | None) -> str:
+def short_p(p_value: float | None) -> str:
+    """A p-value in three digits; empty where there is none."""
     if p_value is None:
         return ""
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
