@@ -18,6 +18,40 @@ log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
+_FAILURES_SHOWN = 5
+
+
+class Failures:
+    """Says which samples failed: the first few one by one, then that there are more.
+
+    Args:
+        task: its name, for the messages.
+        stop: end at the first sample that failed.
+        bar: told about them.
+    """
+
+    def __init__(self, task: str, stop: bool, bar: Bar) -> None:
+        self._task, self._stop, self._bar = task, stop, bar
+        self._n = 0
+
+    def report(self, rows: Sequence[Row]) -> None:
+        """Look through the rows of a batch.
+
+        Raises:
+            UserError: a sample failed and that is to end the run.
+        """
+        for row in rows:
+            if row["error"] is None:
+                continue
+            self._n += 1
+            message = f"task={self._task}: sample {row['id']} failed: {row['error']}"
+            if self._stop:
+                raise UserError(f"{message} (mend it, or count it with task.on_bad_sample=skip)")
+            if self._n <= _FAILURES_SHOWN:
+                self._bar.say(message)
+            elif self._n == _FAILURES_SHOWN + 1:
+                self._bar.say("more samples fail; result.json lists them all")
+
 
 def in_batches(
     samples: Sequence[Sample],

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from himap.answers import Answers, Row
-from himap.batches import in_batches
+from himap.batches import Failures, in_batches
 from himap.cost import cost
 from himap.errors import HimapError, UserError
 from himap.files import write_atomic
@@ -25,8 +25,6 @@ from himap.strategy import Strategy
 if TYPE_CHECKING:
     from himap.models.base import Model
     from himap.tasks.base import Sample, Score, Task
-
-_FAILURES_SHOWN = 5
 
 
 def evaluate(
@@ -70,15 +68,13 @@ def evaluate(
     pending = [sample for sample in samples if sample.id not in answers.rows]
     n_before = len(samples) - len(pending)
 
+    failures = Failures(task.name, fail_on_bad_sample, bar)
     bar.begin(len(samples), n_before)
     started = time.perf_counter()
     try:
-        failed = 0
         for rows in _answer_all(model, strategy, task, pending, batch_size, bar, reuse or Reuse(0)):
             answers.add(rows)
-            for row in rows:
-                failed += row["error"] is not None
-                _report(task, row, failed, fail_on_bad_sample, bar)
+            failures.report(rows)
             bar.advance(len(rows))
         seconds = time.perf_counter() - started
     finally:
@@ -211,15 +207,3 @@ def asked(sample: Sample, model: str) -> Row:
         "question": sample.question,
         "reference": sample.answer or list(sample.references),
     }
-
-
-def _report(task: Task, row: Row, n_failed: int, stop: bool, bar: Bar) -> None:
-    if row["error"] is None:
-        return
-    message = f"task={task.name}: sample {row['id']} failed: {row['error']}"
-    if stop:
-        raise UserError(f"{message} (mend it, or count it with task.on_bad_sample=skip)")
-    if n_failed <= _FAILURES_SHOWN:
-        bar.say(message)
-    elif n_failed == _FAILURES_SHOWN + 1:
-        bar.say("more samples fail; result.json lists them all")

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from himap.answers import Answers, Row
-from himap.batches import in_batches
+from himap.batches import Failures, in_batches
 from himap.errors import UserError
 from himap.progress import Bar
 from himap.tasks.base import Sample, Task
-
-_FAILURES_SHOWN = 5
 
 
 def measure(
@@ -54,15 +52,12 @@ def measure(
     samples = task.samples()
     store = Answers(path, identity)
     pending = [sample for sample in samples if sample.id not in store.rows]
-    n_failed = 0
+    failures = Failures(task.name, fail_on_bad_sample, bar)
     bar.begin(len(samples), len(samples) - len(pending))
     try:
         for rows in in_batches(pending, batch_size, rows_of, failed, bar):
             store.add(rows)
-            for row in rows:
-                if row["error"] is not None:
-                    n_failed += 1
-                    _report(task, row, n_failed, fail_on_bad_sample, bar)
+            failures.report(rows)
             bar.advance(len(rows))
     finally:
         bar.end()
@@ -72,13 +67,3 @@ def measure(
         reason = store.rows[bad[0]]["error"] if bad else "the task has no sample"
         raise UserError(f"task={task.name}: no sample could be measured; the first reason: {reason}")
     return good, bad
-
-
-def _report(task: Task, row: Row, n_failed: int, stop: bool, bar: Bar) -> None:
-    message = f"task={task.name}: sample {row['id']} failed: {row['error']}"
-    if stop:
-        raise UserError(f"{message} (mend it, or count it with task.on_bad_sample=skip)")
-    if n_failed <= _FAILURES_SHOWN:
-        bar.say(message)
-    elif n_failed == _FAILURES_SHOWN + 1:
-        bar.say("more samples fail; result.json lists them all")

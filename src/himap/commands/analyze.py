@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from himap.analysis.config import AnalyzeConfig, DisruptionConfig, KeptConfig, SaliencyConfig
 from himap.analysis.outcome import Outcome
-from himap.commands.launch import launch
+from himap.commands.launch import holding, launch
 from himap.config import identity
-from himap.errors import ConfigError, UserError
-from himap.files import exclusive
+from himap.errors import ConfigError
 from himap.result import Result, digest
 from himap.strategy import Strategy
 
@@ -33,13 +32,8 @@ def run(config: AnalyzeConfig, folder: Path) -> None:
     Raises:
         UserError: another run writes into the folder.
     """
-    try:
-        with exclusive(folder):
-            _run(config, folder)
-    except BlockingIOError as error:
-        raise UserError(
-            f"hydra.run.dir={folder}: another run is writing there (wait for it, or give another folder)."
-        ) from error
+    with holding(folder):
+        _run(config, folder)
 
 
 def _run(config: AnalyzeConfig, folder: Path) -> None:

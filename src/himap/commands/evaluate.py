@@ -10,10 +10,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from himap.commands.launch import launch
+from himap.commands.launch import holding, launch
 from himap.config import EvaluateConfig, identity
-from himap.errors import UserError
-from himap.files import exclusive
 from himap.result import Result, digest
 
 
@@ -25,15 +23,10 @@ def run(config: EvaluateConfig, folder: Path) -> None:
     """Evaluate, write into `folder`, record the result and print it.
 
     Raises:
-        UserError: another run writes into the folder (two that start in one second get the same name).
+        UserError: another run writes into the folder.
     """
-    try:
-        with exclusive(folder):
-            _run(config, folder)
-    except BlockingIOError as error:
-        raise UserError(
-            f"hydra.run.dir={folder}: another run is writing there (wait for it, or give another folder)."
-        ) from error
+    with holding(folder):
+        _run(config, folder)
 
 
 def _run(config: EvaluateConfig, folder: Path) -> None:

@@ -25,7 +25,7 @@ from himap.config import without_secrets
 from himap.config.compose import composer, parse, register
 from himap.config.explain import EXPLAINED, explain
 from himap.errors import UserError
-from himap.files import write_atomic
+from himap.files import exclusive, write_atomic
 from himap.paths import conf_dir
 
 _ERROR = "error.txt"
@@ -99,6 +99,22 @@ def _run(schema: type, run: Run, cfg: DictConfig, folder: Path) -> None:
     run(config, folder)
     write_atomic(path, text)
     (folder / _ERROR).unlink(missing_ok=True)
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Hold a run's folder for this process.
+
+    Raises:
+        UserError: another run writes into it (two that start in one second get the same name).
+    """
+    try:
+        with exclusive(folder):
+            yield
+    except BlockingIOError as error:
+        raise UserError(
+            f"hydra.run.dir={folder}: another run is writing there (wait for it, or give another folder)."
+        ) from error
 
 
 def _check(verb: str, schema: type, flags: Namespace) -> None:
