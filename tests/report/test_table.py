@@ -15,7 +15,7 @@ from himap.report.table import find_results, rows_of
 def test_results_and_sweeps_are_found_once(sweep_folder: Path, tmp_path: Path) -> None:
     for name in ("a", "b/c"):
         (tmp_path / name).mkdir(parents=True)
-        content = synthetic.evaluate(synthetic.HIMAP, "search", tmp_path / name)
+        content = synthetic.answer(synthetic.HIMAP, "search", tmp_path / name)
         (tmp_path / name / "result.json").write_text(json.dumps(content))
     results, sweeps = find_results([tmp_path, sweep_folder.parent])
     assert [folder for folder, _ in results] == [tmp_path / "a", tmp_path / "b" / "c"]

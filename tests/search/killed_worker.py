@@ -24,11 +24,12 @@ def main(folder: Path, storage: str, trials: int, seconds: float) -> None:
             file.flush()
             os.fsync(file.fileno())
 
+    @synthetic.one_by_one
     def evaluate(strategy: Strategy, split: str, where: Path) -> dict[str, Any]:
         name = where.relative_to(folder.resolve())
         log(f"begin {name}")
         time.sleep(seconds)
-        return synthetic.evaluate(strategy, split, where)
+        return synthetic.answer(strategy, split, where)
 
     run(synthetic.sweep(trials=trials, seeds=6, storage=storage), folder, evaluate)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from himap.files import append_jsonl
 from himap.search.config import AxesConfig, DropAxis, LayerAxis, SearchConfig
+from himap.search.evaluator import Evaluator, Job, Reply
 from himap.search.space import Space
 from himap.search.study import Sweep
 from himap.strategy import Stage, Strategy
@@ -39,8 +41,24 @@ def probability(strategy: Strategy) -> float:
     return 0.1 + 0.88 * math.exp(-harm)
 
 
-def evaluate(strategy: Strategy, split: str, folder: Path) -> dict[str, Any]:
-    """An evaluator as the search wants it; the same strategy always gets the same answers."""
+def one_by_one(answer: Callable[[Strategy, str, Path], dict[str, Any]]) -> Evaluator:
+    """An evaluator as the search wants it, out of a function that evaluates a single strategy."""
+
+    def evaluate(jobs: Sequence[Job], split: str, advance: Callable[[float], None]) -> list[Reply]:
+        replies: list[Reply] = []
+        for n_done, job in enumerate(jobs, start=1):
+            try:
+                replies.append(answer(job.strategy, split, job.folder))
+            except Exception as error:
+                replies.append(error)
+            advance(n_done / len(jobs))
+        return replies
+
+    return evaluate
+
+
+def answer(strategy: Strategy, split: str, folder: Path) -> dict[str, Any]:
+    """The result of a strategy; the same one always gets the same answers."""
     stages = [(stage.layer, stage.drop, stage.criterion) for stage in strategy.stages]
     rng = random.Random(hashlib.sha256(repr((stages, split)).encode()).hexdigest())
     n = N_SAMPLES[split]
@@ -70,6 +88,9 @@ def evaluate(strategy: Strategy, split: str, folder: Path) -> dict[str, Any]:
         "environment": {"python": "3", "torch": "none"},
         "config_sha256": "0",
     }
+
+
+evaluate = one_by_one(answer)
 
 
 def axes(**changes: Any) -> AxesConfig:

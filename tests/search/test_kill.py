@@ -125,10 +125,11 @@ def test_a_trial_that_kills_every_process_is_given_up(tmp_path: Path) -> None:
         "import os, signal, sys, synthetic\n"
         "from pathlib import Path\n"
         "from himap.search.study import run\n"
+        "@synthetic.one_by_one\n"
         "def evaluate(strategy, split, folder):\n"
         "    if folder.name == '1' and folder.parent.name == 'trials':\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return synthetic.evaluate(strategy, split, folder)\n"
+        "    return synthetic.answer(strategy, split, folder)\n"
         "run(synthetic.sweep(trials=4, seeds=2), Path(sys.argv[1]), evaluate)\n"
     )
     environment = {**ENVIRONMENT, "PYTHONPATH": str(SCRIPT.parent)}

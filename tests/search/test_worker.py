@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import synthetic
 
 from himap.errors import UserError
 from himap.search.config import SAMPLERS, DropAxis, LayerAxis
+from himap.search.evaluator import Job, Reply
 from himap.search.outcome import read_outcome
 from himap.search.study import prepare, run
 from himap.strategy import Strategy
@@ -22,9 +24,9 @@ class Counting:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
 
-    def __call__(self, strategy: Strategy, split: str, folder: Path) -> dict[str, Any]:
-        self.asked.append((synthetic.space().key(strategy), split))
-        return synthetic.evaluate(strategy, split, folder)
+    def __call__(self, jobs: Sequence[Job], split: str, advance: Callable[[float], None]) -> list[Reply]:
+        self.asked += [(synthetic.space().key(job.strategy), split) for job in jobs]
+        return synthetic.evaluate(jobs, split, advance)
 
 
 def told(folder: Path, storage: str = "sqlite") -> optuna.Study:
@@ -81,10 +83,11 @@ def test_a_changed_configuration_is_refused_key_by_key(tmp_path: Path) -> None:
 
 
 def test_a_failing_trial_is_written_down_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    @synthetic.one_by_one
     def evaluate(strategy: Strategy, split: str, folder: Path) -> dict[str, Any]:
         if folder.parent.name == "trials" and int(folder.name) % 3 == 1:
             raise ValueError("no such head")
-        return synthetic.evaluate(strategy, split, folder)
+        return synthetic.answer(strategy, split, folder)
 
     run(synthetic.sweep(trials=12, seeds=6), tmp_path, evaluate)
     outcome = read_outcome(tmp_path)
@@ -96,8 +99,9 @@ def test_a_failing_trial_is_written_down_and_the_sweep_goes_on(tmp_path: Path) -
 
 
 def test_a_result_without_its_numbers_is_a_failure(tmp_path: Path) -> None:
+    @synthetic.one_by_one
     def evaluate(strategy: Strategy, split: str, folder: Path) -> dict[str, Any]:
-        result = synthetic.evaluate(strategy, split, folder)
+        result = synthetic.answer(strategy, split, folder)
         if folder.name == "2":
             result["metrics"]["accuracy"] = float("nan")
         return result
@@ -107,10 +111,11 @@ def test_a_result_without_its_numbers_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_failures_in_a_row_stop_the_sweep(tmp_path: Path) -> None:
+    @synthetic.one_by_one
     def evaluate(strategy: Strategy, split: str, folder: Path) -> dict[str, Any]:
         if folder.parent.name == "trials":
             raise RuntimeError("weights are gone")
-        return synthetic.evaluate(strategy, split, folder)
+        return synthetic.answer(strategy, split, folder)
 
     with pytest.raises(
         UserError, match="5 trials in a row failed, the last one with: RuntimeError: weights are gone"
@@ -130,11 +135,12 @@ def test_a_small_space_ends_before_its_budget(tmp_path: Path) -> None:
 def test_a_stop_by_the_user_goes_on_under_the_same_number(tmp_path: Path) -> None:
     stopped: list[Path] = []
 
+    @synthetic.one_by_one
     def evaluate(strategy: Strategy, split: str, folder: Path) -> dict[str, Any]:
         if folder.name == "4" and folder not in stopped:
             stopped.append(folder)
             raise KeyboardInterrupt
-        return synthetic.evaluate(strategy, split, folder)
+        return synthetic.answer(strategy, split, folder)
 
     with pytest.raises(KeyboardInterrupt):
         run(synthetic.sweep(trials=8, seeds=4), tmp_path, evaluate)

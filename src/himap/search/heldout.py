@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from himap.search.evaluator import Evaluator, evaluate_once
+from himap.search.evaluator import Evaluator, Job, evaluate_once
 from himap.search.front import spread
 from himap.search.outcome import Outcome
 from himap.search.space import Space
@@ -33,5 +33,5 @@ def check(
 ) -> None:
     """Evaluate the chosen strategies into heldout/<key>/; what lies there already stays."""
     for key, strategy in chosen.items():
-        evaluate_once(evaluate, strategy, split, folder / "heldout" / key)
+        evaluate_once(evaluate, Job(strategy, folder / "heldout" / key), split)
         on_point(key)

@@ -1,15 +1,15 @@
-"""The evaluator of a real sweep: model and tasks loaded once, a strategy attached for each call."""
+"""The evaluator of a real sweep: model and tasks loaded once for all groups of strategies."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from himap.config import HardwareConfig, ModelConfig, PruningConfig, StageConfig, TaskConfig, identity
 from himap.errors import ConfigError
 from himap.reuse import Reuse
+from himap.search.evaluator import Job, Reply
 from himap.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -44,18 +44,28 @@ class ModelEvaluator:
         self._model: Model | None = None
         self._tasks: dict[str, Task] = {}
 
-    def __call__(self, strategy: Strategy, split: str, folder: Path) -> dict[str, Any]:
-        """The content of result.json; answers grow in `folder`, so that an interrupted evaluation goes on."""
+    def __call__(self, jobs: Sequence[Job], split: str, advance: Callable[[float], None]) -> list[Reply]:
+        """Reply to each job; answers grow in its folder, so that an interrupted evaluation goes on."""
+        replies: list[Reply] = []
+        for n_done, job in enumerate(jobs, start=1):
+            try:
+                replies.append(self._evaluate(job, split))
+            except Exception as error:
+                replies.append(error)
+            advance(n_done / len(jobs))
+        return replies
+
+    def _evaluate(self, job: Job, split: str) -> dict[str, Any]:
         from himap.evaluate import evaluate
 
         config = self._task_of(split)
         result = evaluate(
             self._loaded(),
-            strategy,
+            job.strategy,
             self._tasks[split],
             batch_size=self._hardware.batch_size,
-            answers_path=folder / "answers.jsonl",
-            identity=identity(self._model_config, configured(strategy), config, self._hardware),
+            answers_path=job.folder / "answers.jsonl",
+            identity=identity(self._model_config, configured(job.strategy), config, self._hardware),
             fail_on_bad_sample=config.on_bad_sample == "fail",
             bar=self._bar,
             reuse=self._reuse,

@@ -16,7 +16,7 @@ from himap.errors import ConfigError, UserError
 from himap.files import write_json
 from himap.search import heldout
 from himap.search.config import SearchConfig
-from himap.search.evaluator import Evaluator, evaluate_once
+from himap.search.evaluator import Evaluator, Job, evaluate_once
 from himap.search.outcome import is_sweep, read_outcome, read_study
 from himap.search.owner import locked
 from himap.search.restore import restore
@@ -124,7 +124,7 @@ def _run(sweep: Sweep, folder: Path, evaluate: Evaluator, watcher: Watcher) -> b
     }
     watcher.phase("baselines", len(beside), 0)
     for key, strategy in beside.items():
-        evaluate_once(evaluate, strategy, sweep.split, folder / "baselines" / key)
+        evaluate_once(evaluate, Job(strategy, folder / "baselines" / key), sweep.split)
         watcher.point(key)
     watcher.phase("trials", sweep.config.trials, worker.n_ended())
     worker.run()

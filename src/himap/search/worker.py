@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from himap.errors import UserError
-from himap.search.evaluator import Evaluator
+from himap.search.evaluator import Evaluator, Job, ask
 from himap.search.front import Point
 from himap.search.outcome import point_of
 from himap.search.owner import Owner, heartbeat, locked
@@ -202,19 +202,23 @@ class Worker:
         error: str | None = None
         with heartbeat(self.store.heartbeat(number)):
             try:
-                result = self.evaluate(self.space.strategy(record.params), self.split, folder)
-                point_of(result, self.flops)
-                self.store.finish(number, result)
+                job = Job(self.space.strategy(record.params), folder)
+                (reply,) = ask(self.evaluate, [job], self.split, lambda share: None)
+                if not isinstance(reply, Exception):
+                    try:
+                        point_of(reply, self.flops)
+                        self.store.finish(number, reply)
+                    except Exception as caught:
+                        reply = caught
             except KeyboardInterrupt:
                 # A user's stop is not the trial's fault; it goes on when the sweep is started again.
                 self.store.start(replace(record, attempt=record.attempt - 1))
                 raise
-            # Whatever a configuration does to a model must not end the sweep: it is written down, and the
-            # sweep stops by itself when failures are the rule.
-            except Exception as caught:
-                error = "".join(traceback.format_exception_only(caught)).strip()
+            if isinstance(reply, Exception):
+                error = "".join(traceback.format_exception_only(reply)).strip()
                 self.store.fail(number, error)
-                (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+                text = "".join(traceback.format_exception(reply))
+                (folder / "traceback.txt").write_text(text, encoding="utf-8")
         frozen = self._tell(number)
         self.on_finished(Finished(number, record.params, self._point(frozen), error, n_done=self.n_ended()))
         self._failures_in_row = self._failures_in_row + 1 if error else 0
