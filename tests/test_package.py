@@ -48,6 +48,7 @@ ORDER = (
     "deepstack",
     "pruning",
     "models",
+    "execution",
     "hardware",
     "evaluate",
     "saved",
