@@ -6,7 +6,7 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from himap.errors import UserError
 from himap.progress import Bar
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 _FAILURES_SHOWN = 5
 
@@ -56,17 +57,17 @@ class Failures:
 def in_batches(
     samples: Sequence[Sample],
     batch_size: int,
-    ask: Callable[[Sequence[Sample]], list[Row]],
-    failed: Callable[[Sample, str], Row],
+    ask: Callable[[Sequence[Sample]], list[T]],
+    failed: Callable[[Sample, str], T],
     bar: Bar,
-) -> Iterator[list[Row]]:
-    """Yield the rows of one batch after the other, prompts of like length together, the longest first.
+) -> Iterator[list[T]]:
+    """Yield what is said of one batch after the other, prompts of like length together, the longest first.
 
     Args:
         samples: what to ask, in any order.
         batch_size: prompts at once; halved, and said so, where memory does not suffice.
-        ask: rows of a batch, one a sample; may raise.
-        failed: row of a sample that raised, from the reason.
+        ask: what is said of a batch, one entry a sample; may raise.
+        failed: the entry of a sample that raised, from the reason.
         bar: told about a smaller batch.
     """
     # Longest first: little padding, memory runs out at once or never, and estimates err to the safe side.
@@ -94,8 +95,8 @@ def _length(sample: Sample) -> tuple[int, int]:
     return len(sample.images), sum(map(len, (sample.question, sample.hint, *sample.choices)))
 
 
-def _try(ask: Callable[[Sequence[Sample]], list[Row]], batch: Sequence[Sample]) -> tuple[list[Row], str]:
-    """The rows of a batch, or none and why."""
+def _try(ask: Callable[[Sequence[Sample]], list[T]], batch: Sequence[Sample]) -> tuple[list[T], str]:
+    """What is said of a batch, or none and why."""
     try:
         return ask(batch), ""
     # Whatever a sample raises (a broken image, a refusing model) is counted and reported as the sample's.

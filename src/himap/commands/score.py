@@ -93,7 +93,7 @@ def _write(
     found: Score,
     model: str,
 ) -> None:
-    from himap.evaluate import asked
+    from himap.asking import asked
 
     rows: list[Row] = [
         {
@@ -119,7 +119,7 @@ def _result(
     missing: list[str],
     n: int,
 ) -> Result:
-    from himap.evaluate import interval
+    from himap.conclude import interval
 
     # Our own answers lie beside the result of the run that made them: model, strategy and cost stand there.
     beside = path.with_name("result.json")

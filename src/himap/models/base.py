@@ -94,20 +94,52 @@ class Model:
                 eos_token_id=list(self.stop_for(form)),
                 pad_token_id=self.processor.tokenizer.pad_token_id,
             )
-        new = tokens[:, batch["input_ids"].shape[1] :]
-        return [text.strip() for text in self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)]
+        return self._texts(tokens[:, batch["input_ids"].shape[1] :])
+
+    def go_on(
+        self,
+        batch: dict[str, torch.Tensor],
+        prefilled: tuple[torch.Tensor, Any],
+        generation: Generation,
+        form: str = "chat",
+    ) -> list[str]:
+        """`generate` from prompts that the model has read already; needs `greedy.is_plain`.
+
+        Args:
+            batch: from `encode`.
+            prefilled: logits [B, vocabulary] behind the prompts, and the cache that they filled.
+            generation: how to decode.
+            form: of the prompts.
+        """
+        import torch
+
+        from himap.models.greedy import decode
+
+        pad_id = self.processor.tokenizer.pad_token_id
+        with torch.inference_mode():
+            return self._texts(decode(self.hf, batch, *prefilled, generation, self.stop_for(form), pad_id))
+
+    def _texts(self, tokens: torch.Tensor) -> list[str]:
+        texts = self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [text.strip() for text in texts]
 
     def option_ids(self, option: str, form: str) -> list[int]:
         """An option's tokens as they go on behind a prompt of that form."""
         ids: list[int] = self.processor.tokenizer.encode(option, add_special_tokens=False)
         return ids
 
-    def rank(self, batch: dict[str, torch.Tensor], prompts: Sequence[Prompt]) -> list[str]:
+    def rank(
+        self,
+        batch: dict[str, torch.Tensor],
+        prompts: Sequence[Prompt],
+        prefilled: tuple[torch.Tensor, Any] | None = None,
+    ) -> list[str]:
         """The likeliest of each prompt's options: lowest mean negative log-likelihood of its tokens.
 
         Args:
             batch: from `encode`, of these prompts.
             prompts: with their options.
+            prefilled: logits behind the prompts and the cache that they filled, where they were read already.
 
         One prefill, then the options one after the other on its cache; of equals the first wins.
         Source: the multiple-choice evaluation of Qwen-VL's repository.
@@ -115,7 +147,7 @@ class Model:
         from himap.models.ranking import option_nlls
 
         options = [[self.option_ids(text, prompt.form) for text in prompt.options] for prompt in prompts]
-        losses = option_nlls(self.hf, batch, options)
+        losses = option_nlls(self.hf, batch, options, prefilled)
         return [
             prompt.options[min(range(len(row)), key=row.__getitem__)]
             for prompt, row in zip(prompts, losses, strict=True)

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def option_nlls(
-    hf: Any, batch: dict[str, torch.Tensor], options: Sequence[Sequence[Sequence[int]]]
+    hf: Any,
+    batch: dict[str, torch.Tensor],
+    options: Sequence[Sequence[Sequence[int]]],
+    prefilled: tuple[torch.Tensor, Any] | None = None,
 ) -> list[list[float]]:
     """Mean negative log-likelihood of each option of each row.
 
@@ -20,6 +23,8 @@ def option_nlls(
         hf: a transformers model for generation.
         batch: encoded prompts, left-padded.
         options: per row, per option, its token ids; rows may have unequal numbers of options.
+        prefilled: logits [B, vocabulary] behind the prompts and the cache that they filled, where they have
+            been read already.
 
     Returns:
         per row, per option, in nats a token.
@@ -32,15 +37,12 @@ def option_nlls(
     if not all(row and all(row) for row in options):
         raise UserError("options: every prompt needs options, and every option at least one token.")
     with torch.inference_mode():
-        # Models with M-RoPE keep the offset of their last prompt with images here; text alone sets none.
-        if hasattr(hf.model, "rope_deltas"):
-            hf.model.rope_deltas = None
-        output = hf(**batch, use_cache=True, logits_to_keep=1)
-        first = output.logits[:, -1].float().log_softmax(-1)
+        logits, cache = prefilled or _prefill(hf, batch)
+        first = logits.log_softmax(-1)
         sums = [[-first[i, ids[0]] for ids in row] for i, row in enumerate(options)]
         for number in range(max(map(len, options))):
             continued = [list(row[number]) if number < len(row) else [row[0][0]] for row in options]
-            for i, losses in enumerate(_later_tokens(hf, batch, output.past_key_values, continued)):
+            for i, losses in enumerate(_later_tokens(hf, batch, cache, continued)):
                 if number < len(options[i]):
                     sums[i][number] = sums[i][number] + losses
     return [
@@ -49,31 +51,29 @@ def option_nlls(
     ]
 
 
+def _prefill(hf: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, Any]:
+    # Models with M-RoPE keep the offset of their last prompt with images here; text alone sets none.
+    if hasattr(hf.model, "rope_deltas"):
+        hf.model.rope_deltas = None
+    output = hf(**batch, use_cache=True, logits_to_keep=1)
+    return output.logits[:, -1].float(), output.past_key_values
+
+
 def _later_tokens(
     hf: Any, batch: dict[str, torch.Tensor], cache: Any, continued: list[list[int]]
 ) -> torch.Tensor:
     """Summed loss of all tokens but the first of one continuation a row, [B]; leaves the cache as found."""
     import torch
 
+    from himap.models.stepping import Stepper
+
     ids = batch["input_ids"]
     longest = max(map(len, continued))
     loss = torch.zeros(len(continued), device=ids.device)
-    mask = batch["attention_mask"]
+    behind = Stepper(hf, batch["attention_mask"], cache)
     for step in range(longest - 1):
-        # One token at a time, for that is the only cached call that a pruner has to know.
         token = ids.new_tensor([[row[min(step, len(row) - 1)]] for row in continued])
-        mask = torch.nn.functional.pad(mask, (0, 1), value=1)
-        deltas = getattr(hf.model, "rope_deltas", None)
-        places: dict[str, torch.Tensor] = {}
-        if deltas is not None:
-            # Given a mask alone, such a model would place the whole sequence instead of the new token.
-            place = mask.sum(-1, keepdim=True) - 1 + deltas
-            places["position_ids"] = place.expand(3, *place.shape)
-        step_output = hf(
-            input_ids=token, attention_mask=mask, past_key_values=cache, use_cache=True, **places
-        )
-        logits = step_output.logits
-        chance = logits[:, -1].float().log_softmax(-1)
+        chance = behind(token).log_softmax(-1)
         for i, row in enumerate(continued):
             if step + 1 < len(row):
                 loss[i] -= chance[i, row[step + 1]]

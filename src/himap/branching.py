@@ -1,0 +1,265 @@
+"""Many strategies in one pass: those that begin alike share their layers, up to where they part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+
+from himap.attention import tap
+from himap.deepstack import thinned
+from himap.dropping import attention_scores, fixed_scores, later_arguments, reads_attention
+from himap.entry import Entry
+from himap.forked import PathCache
+from himap.layout import Layout
+from himap.masks import decode_mask
+from himap.selection import Selection, gather_tokens
+from himap.strategy import Stage, Strategy
+from himap.support import check_layout, check_supported, text_decoder
+
+Ranking = tuple[int, str, bool, bool, int]
+"""What decides a stage's scores: layer, criterion, `normalise`, `exclude_self`, seed."""
+
+
+@dataclass(eq=False)
+class Node:
+    """The tokens after some stages.
+
+    Attributes:
+        strategies: numbers of those that drop nothing more.
+        children: what goes on from here, by what is dropped next: the ranking and the numbers kept.
+    """
+
+    strategies: list[int] = field(default_factory=list)
+    children: dict[tuple[Ranking, tuple[int, ...]], tuple[Stage, Node]] = field(default_factory=dict)
+
+    def rankings(self, layer: int) -> dict[Ranking, list[tuple[Stage, Node]]]:
+        """The children that part behind that many layers, those with the same scores together."""
+        found: dict[Ranking, list[tuple[Stage, Node]]] = {}
+        for (ranking, _), child in self.children.items():
+            if ranking[0] == layer:
+                found.setdefault(ranking, []).append(child)
+        return found
+
+
+def ranking(stage: Stage) -> Ranking:
+    """Equal for stages that score the same tokens alike."""
+    seed = stage.seed if stage.criterion == "random" else 0
+    return stage.layer, stage.criterion, stage.normalise, stage.exclude_self, seed
+
+
+def trie(strategies: Sequence[Strategy], n_image: Sequence[int]) -> Node:
+    """Strategies by their common beginnings; a stage that drops nothing counts as absent.
+
+    Args:
+        strategies: any.
+        n_image: numbers of image tokens of the samples to come, each once. What strategies share may
+            depend on them: 0.50 and 0.51 keep the same number of 16 tokens, not of 576.
+    """
+    root = Node()
+    for number, strategy in enumerate(strategies):
+        node, present = root, tuple(n_image)
+        for stage in strategy.stages:
+            kept = tuple(stage.n_kept(n) for n in present)
+            if kept != present:
+                _, node = node.children.setdefault((ranking(stage), kept), (stage, Node()))
+                present = kept
+        node.strategies.append(number)
+    return root
+
+
+@dataclass(eq=False)
+class Leaf:
+    """The end of the prefill of some strategies that keep the same tokens.
+
+    Attributes:
+        strategies: their numbers.
+        logits: [B, vocabulary] float32, at each prompt's last position.
+        cache: keys and values of the prompt; None where a pass was asked for one new token. The model may
+            be called on it for as long as the leaf is the walk's current one.
+        selection: the tokens kept to the end.
+    """
+
+    strategies: list[int]
+    logits: Tensor
+    cache: PathCache | None
+    selection: Selection
+
+
+class Branches:
+    """Runs many strategies on a batch as a walk through the trie of their stages, depth first.
+
+    The layers before the first drop run once for all strategies, a criterion is scored once for all drops
+    after the same layer, and strategies with equal first stages stay together until they part. What each one
+    computes is what a `Pruner` with it computes.
+
+    Args:
+        model: transformers' model, as for `himap.pruning.Pruner`.
+        strategies: to run together.
+        image_token_ids: ids of the placeholders that visual features replace.
+
+    Raises:
+        Unsupported: the model cannot be pruned soundly.
+        ConfigError: a stage lies beyond the model's layers.
+    """
+
+    def __init__(self, model: Any, strategies: Sequence[Strategy], *, image_token_ids: Sequence[int]) -> None:
+        check_supported(model)
+        self._model = model
+        self._decoder: Any = text_decoder(model)
+        self._strategies = list(strategies)
+        self._image_token_ids = tuple(image_token_ids)
+        for strategy in self._strategies:
+            strategy.check_depth(self._n_layers)
+        self._stack: ExitStack | None = None
+        self._layout: Layout | None = None
+        self._cache: PathCache | None = None
+        # The tokens in each layer of the current path; what is to be scored in the layer that runs now.
+        self._path: list[Selection] = []
+        self._current: Selection | None = None  # of the layer that runs now; None while none does
+        self._wanted: list[Stage] = []
+        self._scores: dict[Ranking, Tensor] = {}
+
+    @property
+    def _n_layers(self) -> int:
+        return len(self._decoder.layers)
+
+    def __enter__(self) -> Branches:
+        with ExitStack() as stack:
+            stages = [stage for strategy in self._strategies for stage in strategy.stages]
+            for layer in sorted({stage.layer for stage in stages if reads_attention(stage)}):
+                stack.enter_context(tap(self._decoder.layers[layer - 1].self_attn, self._listen))
+            if stages:
+                for index in range(min(stage.layer for stage in stages), self._n_layers):
+                    hook = self._decoder.layers[index].register_forward_pre_hook(
+                        self._before_step, with_kwargs=True
+                    )
+                    stack.callback(hook.remove)
+            hook = self._decoder.layers[-1].mlp.register_forward_pre_hook(self._before_last_mlp)
+            stack.callback(hook.remove)
+            stack.enter_context(thinned(self._decoder, lambda: self._current))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stack, self._stack = self._stack, None
+        self._forget()
+        if stack is not None:
+            stack.close()
+
+    def run(self, inputs: dict[str, Tensor], n_new: int = 1) -> Iterator[Leaf]:
+        """Walk through all strategies; each appears in one leaf.
+
+        Args:
+            inputs: an encoded batch, left-padded.
+            n_new: tokens of an answer; from 2 on leaves have a cache.
+
+        Raises:
+            Unsupported: a prompt ends with an image token.
+        """
+        layout = Layout.from_ids(inputs["input_ids"], self._image_token_ids, inputs.get("attention_mask"))
+        check_layout(layout)
+        # Models with M-RoPE keep the offset of their last prompt with images here; text alone sets none.
+        if hasattr(self._model.model, "rope_deltas"):
+            self._model.model.rope_deltas = None
+        entry = Entry(self._model, inputs)
+        self._layout = layout
+        self._cache = PathCache(entry.n_layers, n_new) if n_new > 1 else None
+        self._path = [Selection.whole(layout)] * entry.n_layers
+        root = trie(self._strategies, sorted({count.n_image for count in layout.counts}))
+        try:
+            yield from self._walk(entry, root, 0, entry.hidden, self._path[0], {})
+        finally:
+            self._forget()
+
+    def _walk(
+        self,
+        entry: Entry,
+        node: Node,
+        first: int,
+        hidden: Tensor,
+        selection: Selection,
+        changes: dict[str, Any],
+    ) -> Iterator[Leaf]:
+        """Run a node's tokens from layer `first` (0-based) on, as deep as its strategies need."""
+        assert self._layout is not None
+        depths = [stage.layer for stage, _ in node.children.values()]
+        depth = entry.n_layers if node.strategies else max(depths)
+        scores: dict[Ranking, Tensor] = {}
+        for index in range(first, depth + 1):
+            for key, children in node.rankings(index).items():
+                for stage, child in children:
+                    ranked = scores.get(key)
+                    if ranked is None:
+                        ranked = fixed_scores(stage, self._layout, selection)
+                    fewer, places = selection.after(stage, ranked, self._layout)
+                    kept = gather_tokens(hidden, places)
+                    tables = entry.arguments["position_embeddings"]
+                    implementation = self._decoder.config._attn_implementation
+                    yield from self._walk(
+                        entry, child, index, kept, fewer, later_arguments(fewer, kept, tables, implementation)
+                    )
+            if index < depth:
+                wanted = [children[0][0] for children in node.rankings(index + 1).values()]
+                hidden, scores = self._layer(entry, index, hidden, selection, changes, wanted)
+        if node.strategies:
+            yield Leaf(node.strategies, entry.head(hidden), self._cache, selection)
+            if self._cache is not None:
+                self._cache.rewind()
+
+    def _layer(
+        self,
+        entry: Entry,
+        index: int,
+        hidden: Tensor,
+        selection: Selection,
+        changes: dict[str, Any],
+        wanted: list[Stage],
+    ) -> tuple[Tensor, dict[Ranking, Tensor]]:
+        """Run a layer; returns its output and the scores of the stages that come right behind it."""
+        self._path[index] = selection
+        self._wanted = [stage for stage in wanted if reads_attention(stage)]
+        self._scores = {}
+        if self._cache is not None:
+            self._cache.begin(index)
+        self._current = selection
+        try:
+            hidden = entry.layer(index, hidden, {**changes, "past_key_values": self._cache})
+        finally:
+            self._current = None
+        return hidden, self._scores
+
+    def _listen(self, module: nn.Module, query: Tensor, key: Tensor, scale: float) -> None:
+        if self._current is not None:
+            assert self._layout is not None
+            for stage in self._wanted:
+                self._scores[ranking(stage)] = attention_scores(
+                    stage, self._layout, self._current, query, key, scale
+                )
+
+    def _before_step(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Give a decode step the mask of the tokens that this layer still has."""
+        if self._current is not None or self._cache is None:
+            return None
+        attention: Any = module.self_attn
+        selection = self._path[attention.layer_idx]
+        if not selection.dropped:
+            return None
+        n_keys = self._cache.get_seq_length(attention.layer_idx) + 1
+        mask = decode_mask(selection.valid, n_keys, args[0], self._decoder.config._attn_implementation)
+        return args, {**kwargs, "attention_mask": mask}
+
+    def _before_last_mlp(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        # Only the last position is read; added to the residual of all of them it is still right there.
+        return None if self._current is None else (args[0][:, -1:],)
+
+    def _forget(self) -> None:
+        self._layout, self._cache, self._path, self._scores = None, None, [], {}
