@@ -60,7 +60,7 @@ def evaluate_together(
         task: its samples, prompts, parser and score.
         batch_size: prompts at once; halved, and said so, where memory does not suffice.
         fail_on_bad_sample: end at the first sample that fails, instead of counting it.
-        bar: told about the progress, in samples.
+        bar: told about the progress, in samples (of all requests, where they go one by one).
         reuse: encoded prompts and image features of earlier evaluations of this model on this task.
 
     Returns:
@@ -175,6 +175,7 @@ def _one_by_one(
     reuse: Reuse,
 ) -> list[Result | Exception]:
     results: list[Result | Exception] = []
+    bar.begin(len(task.samples()) * len(requests))
     for request in requests:
         try:
             results.append(
@@ -186,10 +187,30 @@ def _one_by_one(
                     answers_path=request.answers_path,
                     identity=request.identity,
                     fail_on_bad_sample=fail_on_bad_sample,
-                    bar=bar,
+                    bar=_Part(bar),
                     reuse=reuse,
                 )
             )
         except Exception as error:
             results.append(error)
+    bar.end()
     return results
+
+
+class _Part:
+    """Tells a bar of many evaluations about one of them."""
+
+    def __init__(self, whole: Bar) -> None:
+        self._whole = whole
+
+    def begin(self, total: int, done: int = 0) -> None:
+        self._whole.advance(done)
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        self._whole.advance(n, note)
+
+    def say(self, text: str) -> None:
+        self._whole.say(text)
+
+    def end(self) -> None:
+        pass

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from himap.config import HardwareConfig, ModelConfig, PruningConfig, StageConfig, TaskConfig, identity
 from himap.errors import ConfigError
+from himap.progress import Bar, Quiet
 from himap.reuse import Reuse
 from himap.search.evaluator import Job, Reply
 from himap.strategy import Strategy
 
 if TYPE_CHECKING:
     from himap.models.base import Model
-    from himap.progress import Bar
     from himap.tasks.base import Task
 
 
@@ -46,31 +46,27 @@ class ModelEvaluator:
 
     def __call__(self, jobs: Sequence[Job], split: str, advance: Callable[[float], None]) -> list[Reply]:
         """Reply to each job; answers grow in its folder, so that an interrupted evaluation goes on."""
-        replies: list[Reply] = []
-        for n_done, job in enumerate(jobs, start=1):
-            try:
-                replies.append(self._evaluate(job, split))
-            except Exception as error:
-                replies.append(error)
-            advance(n_done / len(jobs))
-        return replies
-
-    def _evaluate(self, job: Job, split: str) -> dict[str, Any]:
-        from himap.evaluate import evaluate
+        from himap.together import Request, evaluate_together
 
         config = self._task_of(split)
-        result = evaluate(
+        requests = [
+            Request(
+                job.strategy,
+                job.folder / "answers.jsonl",
+                identity(self._model_config, configured(job.strategy), config, self._hardware),
+            )
+            for job in jobs
+        ]
+        results = evaluate_together(
             self._loaded(),
-            job.strategy,
+            requests,
             self._tasks[split],
             batch_size=self._hardware.batch_size,
-            answers_path=job.folder / "answers.jsonl",
-            identity=identity(self._model_config, configured(job.strategy), config, self._hardware),
             fail_on_bad_sample=config.on_bad_sample == "fail",
-            bar=self._bar,
+            bar=_Share(advance, self._bar),
             reuse=self._reuse,
         )
-        return result.to_dict()
+        return [result if isinstance(result, Exception) else result.to_dict() for result in results]
 
     def load(self, splits: Sequence[str]) -> None:
         """Load tasks and model now, so that what is wrong with them is known before anything is written.
@@ -105,6 +101,27 @@ class ModelEvaluator:
         if split not in self._tasks:
             self._tasks[split] = tasks.load(config)
         return config
+
+
+class _Share:
+    """Tells a caller the share that is done; messages go to a bar."""
+
+    def __init__(self, advance: Callable[[float], None], bar: Bar | None) -> None:
+        self._advance, self._bar = advance, bar or Quiet()
+        self._total, self._done = 1, 0
+
+    def begin(self, total: int, done: int = 0) -> None:
+        self._total, self._done = max(total, 1), done
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        self._done += n
+        self._advance(self._done / self._total)
+
+    def say(self, text: str) -> None:
+        self._bar.say(text)
+
+    def end(self) -> None:
+        pass
 
 
 def configured(strategy: Strategy) -> PruningConfig:
