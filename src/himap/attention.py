@@ -129,10 +129,19 @@ AttentionMaskInterface.register(TAP, _tapped_mask)
 def right_align(mask: Tensor, width: int) -> Tensor:
     """Indices of each row's true positions in order, pushed to the right end, [B, width].
 
-    Rows with fewer than `width` true positions begin with indices of false ones; the caller masks them.
+    Rows with fewer than `width` true positions begin with zeros; the caller masks them.
+
+    Args:
+        mask: [B, T] bool, at most `width` true ones a row.
+        width: of the result.
     """
-    # A stable sort puts the false positions first and keeps the order within both kinds.
-    return mask.to(torch.uint8).argsort(dim=-1, stable=True)[:, mask.shape[-1] - width :]
+    n_batch, n_tokens = mask.shape
+    # Counting is cheaper than sorting: each true position is written to its place, the false ones to one more
+    # place at the end, which is cut off.
+    ordinal = mask.cumsum(-1)
+    place = torch.where(mask, ordinal + (width - 1 - ordinal[:, -1:]), width)
+    columns = torch.arange(n_tokens, device=mask.device).expand(n_batch, -1)
+    return columns.new_zeros(n_batch, width + 1).scatter_(-1, place, columns)[:, :width]
 
 
 @torch.no_grad()
@@ -172,7 +181,7 @@ def column_sums(
         n_rows = int(rows.sum(-1).max())
     sums = query.new_zeros(n_batch, n_tokens, dtype=torch.float32)
     index = right_align(rows, n_rows)
-    chosen = rows.gather(-1, index)
+    chosen = torch.arange(n_rows, 0, -1, device=query.device) <= rows.sum(-1, keepdim=True)
     batch = torch.arange(n_batch, device=query.device)[:, None]
     columns = torch.arange(n_tokens, device=query.device)
     key = key.float().transpose(-1, -2)

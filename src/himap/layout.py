@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import NamedTuple
 
 import torch
@@ -77,7 +77,8 @@ class Layout:
             present = torch.ones_like(input_ids, dtype=torch.bool)
         else:
             present = attention_mask.to(input_ids.device).bool()
-        image = present & (input_ids[..., None] == input_ids.new_tensor(list(image_token_ids))).any(-1)
+        # One comparison an id: a tensor of the ids would have to be copied to the device, and waited for.
+        image = present & reduce(torch.logical_or, [input_ids == number for number in image_token_ids])
         after_first_image = image.cumsum(-1) > 0
         return cls(
             system=present & ~after_first_image,

@@ -47,5 +47,18 @@ def decode_mask(valid: Tensor | None, n_keys: int, like: Tensor, implementation:
     return _additive(seen, like.dtype) if implementation == "eager" else seen
 
 
+def place_mask(last: Tensor, n_slots: int, like: Tensor, implementation: str) -> Tensor:
+    """Mask of one new token over slots of which those behind `last` are not filled yet, [1, 1, 1, n_slots].
+
+    Args:
+        last: [1], the new token's own slot.
+        n_slots: filled or not.
+        like: hidden states [B, 1, D].
+        implementation: name of the attention function, sdpa or eager.
+    """
+    seen = (torch.arange(n_slots, device=like.device) <= last)[None, None, None]
+    return _additive(seen, like.dtype) if implementation == "eager" else seen
+
+
 def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)

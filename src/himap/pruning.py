@@ -12,12 +12,12 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from torch import Tensor, nn
 
-from himap import criteria
-from himap.attention import column_sums, tap
+from himap.attention import tap
 from himap.deepstack import thinned
+from himap.dropping import attention_scores, fixed_scores, later_arguments, reads_attention
 from himap.errors import UserError
 from himap.layout import Layout
-from himap.masks import decode_mask, prefill_mask
+from himap.masks import decode_mask
 from himap.selection import Selection, gather_tokens
 from himap.strategy import Stage, Strategy
 from himap.support import check_cached_call, check_call, check_layout, check_supported, text_decoder
@@ -128,7 +128,7 @@ class Pruner:
         stack.callback(after.remove)
         stack.enter_context(thinned(self._decoder, self._selection))
         for number, stage in enumerate(stages):
-            if isinstance(criteria.get(stage.criterion), criteria.RowCriterion):
+            if reads_attention(stage):
                 attention: Any = self._layers[stage.layer - 1].self_attn
                 stack.enter_context(tap(attention, partial(self._score, stage)))
             end = stages[number + 1].layer if number + 1 < len(stages) else len(self._layers)
@@ -158,19 +158,7 @@ class Pruner:
         prefill = self._prefill
         if prefill is None or not prefill.selection.drops(stage):
             return
-        criterion = criteria.get(stage.criterion)
-        assert isinstance(criterion, criteria.RowCriterion)
-        selection = prefill.selection
-        prefill.scores = column_sums(
-            query,
-            key,
-            selection.pick(criterion.rows(prefill.layout)),
-            scale,
-            valid=selection.valid,
-            n_rows=max(criterion.n_rows(count) for count in selection.counts),
-            normalise=stage.normalise,
-            exclude_self=stage.exclude_self,
-        )
+        prefill.scores = attention_scores(stage, prefill.layout, prefill.selection, query, key, scale)
 
     def _before_layer(
         self, number: int, at_stage: bool, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -193,22 +181,14 @@ class Pruner:
         if selection.drops(stage):
             scores, prefill.scores = prefill.scores, None
             if scores is None:
-                criterion = criteria.get(stage.criterion)
-                assert isinstance(criterion, criteria.FixedCriterion)
-                scores = criterion.scores(prefill.layout, stage.seed).gather(-1, selection.positions)
+                scores = fixed_scores(stage, prefill.layout, selection)
             selection, index = selection.after(stage, scores, prefill.layout)
             hidden = gather_tokens(hidden, index)
             prefill.selection = selection
-            prefill.arguments = {
-                "position_embeddings": tuple(
-                    gather_tokens(table, selection.positions) for table in kwargs["position_embeddings"]
-                ),
-                "attention_mask": prefill_mask(
-                    selection.valid, hidden, self._decoder.config._attn_implementation
-                ),
-                # With gaps they would be taken for several packed sequences; the tables hold the rotation.
-                "position_ids": None,
-            }
+            implementation = self._decoder.config._attn_implementation
+            prefill.arguments = later_arguments(
+                selection, hidden, kwargs["position_embeddings"], implementation
+            )
         prefill.after_stage.append(selection)
         return hidden
 
