@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from himap.features import FeatureCache
     from himap.tasks.base import Prompt
 
 Inputs = tuple[Sequence["Prompt"], dict[str, Any]]
@@ -19,9 +20,11 @@ class Reuse:
 
     Args:
         limit_mib: memory that may be taken; what comes after it is full is computed each time.
+        cache: image features on disk, for what is not in memory.
     """
 
-    def __init__(self, limit_mib: float) -> None:
+    def __init__(self, limit_mib: float, cache: FeatureCache | None = None) -> None:
+        self._cache = cache
         self._free = int(limit_mib * 2**20)
         self._inputs: dict[Hashable, Inputs] = {}
         # By the identity of the pixel tensors in `_inputs`, which live as long as this object.
@@ -40,7 +43,7 @@ class Reuse:
 
     @contextmanager
     def attached(self, hf: Any) -> Iterator[None]:
-        """Let the model look its image features up for batches that `inputs` has kept.
+        """Let the model look up its image features: of batches that `inputs` has kept, and on disk.
 
         Args:
             hf: transformers' model; one without `get_image_features` is left alone.
@@ -49,10 +52,15 @@ class Reuse:
         if owner is None:
             yield
             return
-        compute = owner.get_image_features
+        encode = owner.get_image_features
+
+        def compute(*args: Any, **kwargs: Any) -> Any:
+            if self._cache is None:
+                return encode(*args, **kwargs)
+            return self._cache.features(encode, owner.config, *args, **kwargs)
 
         # `generate` reads the signature to tell which of its arguments the encoder takes.
-        @functools.wraps(compute)
+        @functools.wraps(encode)
         def look_up(*args: Any, **kwargs: Any) -> Any:
             pixels = args[0] if args else kwargs.get("pixel_values")
             if id(pixels) not in self._known:
@@ -63,13 +71,15 @@ class Reuse:
                 if not self._take(features):
                     return features
                 self._features[key] = features
-            return self._features[key]
+            return _copy(self._features[key])
 
         owner.get_image_features = look_up
         try:
             yield
         finally:
             del owner.get_image_features
+            if self._cache is not None:
+                self._cache.flush()
 
     def _take(self, value: Any) -> bool:
         """Whether there is room for a value; takes it."""
@@ -88,12 +98,19 @@ def _slim(features: Any) -> Any:
     return features
 
 
+def _copy(features: Any) -> Any:
+    """The same tensors in an object of its own, for beam search writes repeated ones into what it gets."""
+    return type(features)(**features) if isinstance(features, dict) else features
+
+
 def _n_bytes(value: Any) -> int:
-    """Memory of all tensors inside nested lists, tuples and mappings."""
+    """Memory of the tensors inside nested lists, tuples and mappings; what they share counts once."""
+    return sum({storage.data_ptr(): int(storage.nbytes()) for storage in _storages(value)}.values())
+
+
+def _storages(value: Any) -> Iterator[Any]:
     if hasattr(value, "untyped_storage"):
-        return int(value.untyped_storage().nbytes())
-    if isinstance(value, dict):
-        return sum(_n_bytes(inner) for inner in value.values())
-    if isinstance(value, list | tuple):
-        return sum(_n_bytes(inner) for inner in value)
-    return 0
+        yield value.untyped_storage()
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _storages(inner)

@@ -194,6 +194,9 @@ class HardwareConfig:
         dtype: of the weights.
         batch_size: prompts at once; halved where memory does not suffice.
         reuse_mib: memory for encoded prompts and image features that a sweep's trials share.
+        feature_cache: folder in which image features are kept between runs and shared among them; null
+            keeps none on disk.
+        feature_cache_mib: size of that folder at most; what was used longest ago goes first.
         attention: `sdpa` or `eager`.
         n_threads: CPU threads; null leaves it to torch.
     """
@@ -203,6 +206,8 @@ class HardwareConfig:
     dtype: str
     batch_size: int
     reuse_mib: float = 2048
+    feature_cache: str | None = None
+    feature_cache_mib: float = 51200
     attention: str = "sdpa"
     n_threads: int | None = None
 
@@ -213,6 +218,7 @@ class HardwareConfig:
         one_of("hardware.attention", self.attention, ("sdpa", "eager"))
         at_least("hardware.batch_size", self.batch_size, 1)
         at_least("hardware.reuse_mib", self.reuse_mib, 0)
+        at_least("hardware.feature_cache_mib", self.feature_cache_mib, 1)
         at_least("hardware.n_threads", self.n_threads, 1)
 
 
