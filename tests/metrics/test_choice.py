@@ -25,6 +25,7 @@ READ = {
     "llava": ["B", None, "B", None, None, None, None, "B", None, None, None],
     "strict": ["B", None, None, None, None, None, None, None, None, None, None],
     "letter": ["B", "B", "B", "B", "B", None, "A", None, None, None, None],
+    "lmms_eval": ["B", "B", "B", None, None, "B", None, None, None, None, None],
 }
 CASES = [
     pytest.param(parser, text, letter, id=f"{parser}-{text or 'empty'}")
@@ -38,7 +39,7 @@ def test_parser(parser: str, text: str, letter: str | None) -> None:
     assert parse_choice(text, 4, parser) == letter
 
 
-@pytest.mark.parametrize("parser", ["llava", "strict", "letter"])
+@pytest.mark.parametrize("parser", ["llava", "strict", "letter", "lmms_eval"])
 def test_a_letter_beyond_the_choices_is_no_answer(parser: str) -> None:
     assert parse_choice("D", 4, parser) == "D"
     assert parse_choice("D", 3, parser) is None
@@ -46,6 +47,13 @@ def test_a_letter_beyond_the_choices_is_no_answer(parser: str) -> None:
 
 def test_llava_wants_exactly_one_sentence() -> None:
     assert parse_choice("The answer is B. No: The answer is C.", 4, "llava") is None
+
+
+@pytest.mark.parametrize(("text", "letter"), [("B.red", "B"), ("B. or C.", "B"), ("b.", None), (" b ", "B")])
+def test_lmms_eval_reads_a_capital_before_a_full_stop_and_a_bare_letter_in_any_case(
+    text: str, letter: str | None
+) -> None:
+    assert parse_choice(text, 4, "lmms_eval") == letter
 
 
 def test_fastv_finds_the_letter_anywhere() -> None:

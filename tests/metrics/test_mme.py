@@ -26,6 +26,26 @@ def test_parser_reads_the_first_four_characters(text: str, expected: str | None)
     assert parse_mme(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("...yes", "yes"),
+        ("y.e.s", "yes"),
+        ("Y.", "yes"),
+        ("n", "no"),
+        ("y n", None),
+        ("Yep", None),
+        ("NO.", "no"),
+    ],
+)
+def test_lmms_eval_overlooks_full_stops_and_takes_one_letter(text: str, expected: str | None) -> None:
+    assert parse_mme(text, "lmms_eval") == expected
+    scores = mme_scores(
+        [MmeAnswer("count", "1", "Yes", text), MmeAnswer("count", "1", "No", text)], parser="lmms_eval"
+    )
+    assert scores.accuracy == (0.0 if expected is None else 0.5)
+
+
 def test_all_right_gives_the_maxima() -> None:
     scores = mme_scores([item for category in CATEGORIES for item in pair(category, "1", "Yes", "No")])
     assert (scores.perception, scores.cognition, scores.total) == (2000.0, 800.0, 2800.0)
@@ -72,3 +92,5 @@ def test_bad_input_is_refused() -> None:
         mme_scores([])
     with pytest.raises(ConfigError, match="on_broken_pair=skip"):
         mme_scores([], on_broken_pair="skip")
+    with pytest.raises(ConfigError, match="parser=otter: unknown"):
+        parse_mme("yes", "otter")

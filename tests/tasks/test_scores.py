@@ -45,7 +45,13 @@ def test_lmms_evals_parser_wants_the_bare_word(tmp_path: Path) -> None:
 
 # Truth: A B A B.
 @pytest.mark.parametrize(
-    ("parser", "right"), [("llava", (1, 1, 1, 0)), ("strict", (1, 0, 0, 0)), ("letter", (1, 1, 0, 1))]
+    ("parser", "right"),
+    [
+        ("llava", (1, 1, 1, 0)),
+        ("strict", (1, 0, 0, 0)),
+        ("letter", (1, 1, 0, 1)),
+        ("lmms_eval", (1, 1, 0, 0)),
+    ],
 )
 def test_scienceqa_parsers(parser: str, right: tuple[int, ...], tmp_path: Path) -> None:
     outputs = ["A", "B. dog", "The answer is A.", "(B) dog"]
@@ -121,6 +127,14 @@ def test_mme_sums_accuracy_and_pairs(tmp_path: Path) -> None:
     assert worse.per_sample.count(0) == 1
     assert worse.interval is not None
     assert worse.interval[0] <= 2725 - 50
+
+
+def test_mme_as_lmms_eval_reads_it(tmp_path: Path) -> None:
+    task = task_of("mme", tmp_path / "d", "parquet", "options.parser=lmms_eval")
+    short = [f"...{output[0].upper()}" for output in mme_outputs(task)]
+    assert task.score(task.samples(), short).metrics["total"] == 2800
+    official = task_of("mme", tmp_path / "d", "parquet")
+    assert official.score(official.samples(), short).metrics["total"] == 0
 
 
 def test_mme_without_a_category_has_no_total(tmp_path: Path) -> None:

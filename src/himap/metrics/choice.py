@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from himap.errors import ConfigError
 
-Parser = Literal["llava", "strict", "letter", "fastv"]
+Parser = Literal["llava", "strict", "letter", "lmms_eval", "fastv"]
 PARSERS: tuple[str, ...] = get_args(Parser)
 
 _LLAVA_LETTERS = frozenset("ABCDE")
@@ -43,10 +43,22 @@ def parse_letter(text: str) -> str | None:
     return match[1] if match else None
 
 
+def parse_lmms_eval(text: str) -> str | None:
+    """ScienceQA as lmms-eval reads it: the bare letter in any case, or a capital before a full stop.
+
+    So "b", "B.", "B.red" and "B. or C." are B. Source: EvolvingLMMs-Lab/lmms-eval 0.7.3, tasks/scienceqa.
+    """
+    text = text.strip()
+    if len(text) == 1:
+        return text.upper()
+    return text[0] if text[1:2] == "." else None
+
+
 _PARSE: dict[str, Callable[[str], str | None]] = {
     "llava": parse_llava,
     "strict": parse_strict,
     "letter": parse_letter,
+    "lmms_eval": parse_lmms_eval,
 }
 
 

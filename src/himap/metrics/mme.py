@@ -9,9 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from himap.errors import ConfigError, UserError
+from himap.rules import one_of
+
+Parser = Literal["official", "lmms_eval"]
+PARSERS: tuple[str, ...] = get_args(Parser)
 
 PERCEPTION = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
@@ -69,15 +73,28 @@ class MmeScores:
     excluded: tuple[str, ...]
 
 
-def parse_mme(text: str) -> str | None:
-    """Find "yes" or "no" in the first four characters, in any case; None (counted wrong) without either."""
-    start = text.strip().lower()[:4]
+def parse_mme(text: str, parser: str = "official") -> str | None:
+    """Find "yes" or "no" in the first four characters, in any case; None (counted wrong) without either.
+
+    Args:
+        parser: `lmms_eval` overlooks full stops ("...yes") and takes a lone "y" or "n" as well
+            (EvolvingLMMs-Lab/lmms-eval 0.7.3, tasks/mme).
+
+    Raises:
+        ConfigError: unknown parser.
+    """
+    one_of("parser", parser, PARSERS)
+    start = text.strip().lower()
+    if parser == "lmms_eval":
+        start = start.replace(".", "")
+        start = {"y": "yes", "n": "no"}.get(start, start)
+    start = start[:4]
     if "yes" in start:
         return "yes"
     return "no" if "no" in start else None
 
 
-def _pairs(answers: Iterable[MmeAnswer]) -> dict[tuple[str, str], list[bool]]:
+def _pairs(answers: Iterable[MmeAnswer], parser: str) -> dict[tuple[str, str], list[bool]]:
     right: dict[tuple[str, str], list[bool]] = {}
     for item in answers:
         if item.category not in CATEGORIES:
@@ -85,7 +102,7 @@ def _pairs(answers: Iterable[MmeAnswer]) -> dict[tuple[str, str], list[bool]]:
         truth = item.answer.strip().lower()
         if truth not in ("yes", "no"):
             raise UserError(f"answer={item.answer!r} of {item.category}/{item.image}: must be Yes or No.")
-        right.setdefault((item.category, item.image), []).append(parse_mme(item.text) == truth)
+        right.setdefault((item.category, item.image), []).append(parse_mme(item.text, parser) == truth)
     return right
 
 
@@ -99,20 +116,23 @@ def _total(scores: dict[str, CategoryScore], names: tuple[str, ...]) -> float | 
     return sum(scores[name].score for name in names) if all(name in scores for name in names) else None
 
 
-def mme_scores(answers: Iterable[MmeAnswer], on_broken_pair: str = "fail") -> MmeScores:
+def mme_scores(
+    answers: Iterable[MmeAnswer], on_broken_pair: str = "fail", parser: str = "official"
+) -> MmeScores:
     """Score MME's free-text answers.
 
     Args:
         on_broken_pair: an image without exactly two questions (a failed sample, a limit by question) would
             bend accuracy_plus; `fail` raises, `exclude` leaves it out, warns and names it in the result.
+        parser: of the texts, as in `parse_mme`.
 
     Raises:
         UserError: a broken pair under `fail`, an unknown category, a truth that is not yes/no, nothing left.
-        ConfigError: unknown `on_broken_pair`.
+        ConfigError: unknown `on_broken_pair` or parser.
     """
     if on_broken_pair not in ("fail", "exclude"):
         raise ConfigError(f"on_broken_pair={on_broken_pair}: unknown; choose one of fail, exclude.")
-    right = _pairs(answers)
+    right = _pairs(answers, parser)
     broken = {key: len(items) for key, items in right.items() if len(items) != QUESTIONS_PER_IMAGE}
     names = tuple(f"{category}/{image}" for category, image in broken)
     if broken and on_broken_pair == "fail":

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from himap.metrics.mme import CATEGORIES, MmeAnswer, MmeScores, mme_scores, parse_mme
+from himap.metrics.mme import CATEGORIES, PARSERS, MmeAnswer, MmeScores, mme_scores, parse_mme
 from himap.tasks.base import Generation, Sample, Score
 from himap.tasks.benchmark import QWEN, SHORT, Benchmark, Record, yes_or_no
 from himap.tasks.intervals import category_interval
@@ -25,6 +25,7 @@ class Mme(Benchmark):
     SPLITS = ("test",)
     COLUMNS = ("question_id", "question", "answer", "category")
     QWEN_GENERATION = Generation(max_new_tokens=128)
+    OPTIONS: ClassVar = {"parser": PARSERS}
     FORM: ClassVar = {}  # Qwen-VL's own script uses its conversation here
 
     def __init__(self, config: TaskConfig) -> None:
@@ -73,9 +74,10 @@ class Mme(Benchmark):
         answers = [
             MmeAnswer(s.category, s.group, s.answer, p) for s, p in zip(samples, predictions, strict=True)
         ]
+        parser = self.options["parser"]
         # An image of which one question failed has no pair: it is left out, and said so.
-        scores = mme_scores(answers, on_broken_pair="exclude")
-        right = [parse_mme(item.text) == item.answer for item in answers]
+        scores = mme_scores(answers, on_broken_pair="exclude", parser=parser)
+        right = [parse_mme(item.text, parser) == item.answer for item in answers]
         notes = list(self.notes)
         if scores.excluded:
             notes.append(f"MME: images without both answers are left out: {', '.join(scores.excluded)}")

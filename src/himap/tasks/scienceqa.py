@@ -25,7 +25,10 @@ _ANSWER = re.compile(r"(?:The answer is )?([A-Z])\.?")
 class ScienceQA(Benchmark):
     SPLITS = ("train", "validation", "test")
     COLUMNS = ("question", "choices", "answer", "hint", "subject")
-    OPTIONS: ClassVar = {"parser": ("llava", "strict", "letter"), "answer": ("auto", "generate", "rank")}
+    OPTIONS: ClassVar = {
+        "parser": ("llava", "strict", "letter", "lmms_eval"),
+        "answer": ("auto", "generate", "rank"),
+    }
     GENERATION = Generation(max_new_tokens=1024)
 
     def sample(self, record: Record, row: int) -> Sample:
