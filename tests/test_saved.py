@@ -49,6 +49,16 @@ def lmms(name: str, texts: list[str]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def logged(name: str, folder: Path, texts: list[str]) -> list[dict[str, Any]]:
+    """What lmms-eval 0.7 leaves on disk: no document, the one answer bare, and the prompt that was sent."""
+    task = task_of(name, folder / "parquet", "parquet")
+    return [
+        {"doc_id": number, "target": "answer", "filtered_resps": text, "doc_hash": "7423",
+         "input": task.text(sample, "llava").replace("\n", "  ").upper()}
+        for number, (sample, text) in enumerate(zip(task.samples(), texts, strict=True))
+    ]  # fmt: skip
+
+
 def ours(folder: Path, texts: list[str]) -> list[dict[str, Any]]:
     task = task_of("pope", folder / "parquet", "parquet")
     return [
@@ -58,7 +68,11 @@ def ours(folder: Path, texts: list[str]) -> list[dict[str, Any]]:
 
 
 def test_three_forms_give_one_score(himap: Command, tmp_path: Path) -> None:
-    for name, rows in {"himap": ours(tmp_path, POPE), "lmms_eval": lmms("pope", POPE)}.items():
+    forms = {
+        "himap": [ours(tmp_path, POPE)],
+        "lmms_eval": [lmms("pope", POPE), logged("pope", tmp_path, POPE)],
+    }
+    for name, rows in [(name, rows) for name, files in forms.items() for rows in files]:
         outcome = score(himap, tmp_path, rows)
         assert outcome.code == 0, outcome.err
         result = Result.load(Path("out/result.json"))
@@ -75,6 +89,19 @@ def test_three_forms_give_one_score(himap: Command, tmp_path: Path) -> None:
     assert himap("score", *source, f"answers={tmp_path / 'saved.jsonl'}", "hydra.run.dir=out").code == 0
     result = Result.load(Path("out/result.json"))
     assert (result.model, result.metrics["micro_accuracy"]) == ("m7b", pytest.approx(100 * 5 / 6))
+
+
+@pytest.mark.parametrize("name", ["mme", "textvqa", "scienceqa", "nocaps", "vqav2"])
+def test_a_log_without_documents_is_told_by_its_prompts(name: str, tmp_path: Path) -> None:
+    task = task_of(name, tmp_path / "parquet", "parquet")
+    path = tmp_path / "log.jsonl"
+    rows = logged(name, tmp_path, [f"answer {i}" for i in range(len(task.samples()))])
+    found = saved.texts(rows, "lmms_eval", task, path)
+    assert list(found.values()) == [row["filtered_resps"] for row in rows]
+    if name != "nocaps":  # every image is asked the same
+        rows[1]["input"] = rows[2]["input"]
+        with pytest.raises(UserError, match=r"line 2 answers .*, but document 1 of task="):
+            saved.texts(rows, "lmms_eval", task, path)
 
 
 @pytest.mark.parametrize("name", ["mme", "textvqa"])

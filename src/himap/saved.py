@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from himap.answers import Row
 from himap.errors import UserError
+from himap.tasks.benchmark import SHORT
 
 if TYPE_CHECKING:
     from himap.tasks.base import Sample, Task
@@ -107,7 +108,10 @@ def _by_question(samples: Sequence[Sample], task: Task) -> Any:
 
 
 def _by_number(samples: Sequence[Sample], task: Task) -> Any:
-    """By the document's number in the hub's split; its question must be the sample's."""
+    """By the document's number in the hub's split; its question must be the sample's.
+
+    Logs on disk hold no document (lmms-eval 0.7 takes it out), but the prompt that was sent.
+    """
 
     def find(row: Mapping[str, Any]) -> Sample | str:
         number, document = row["doc_id"], row.get("doc") or {}
@@ -117,9 +121,18 @@ def _by_number(samples: Sequence[Sample], task: Task) -> Any:
         question = document.get("question") if isinstance(document, dict) else None
         if question is not None and sample.question and _plain(question) != _plain(sample.question):
             return f"answers {question!r}, but document {number} of {_where(task)} asks {sample.question!r}"
+        prompt = row.get("input")
+        if question is None and isinstance(prompt, str) and not _asks(prompt, sample, task):
+            return f"answers {prompt!r}, but document {number} of {_where(task)} asks {sample.question!r}"
         return sample
 
     return find
+
+
+def _asks(prompt: str, sample: Sample, task: Task) -> bool:
+    """Whether a prompt of any wording holds the sample's question, MME's without its request."""
+    bare = task.text(sample, "llava").removesuffix(SHORT)
+    return any(_plain(question) in _plain(prompt) for question in (sample.question, bare))
 
 
 def _plain(text: str) -> str:
