@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from himap.errors import UserError
 from himap.files import append_jsonl, read_jsonl, repair_jsonl, write_atomic, write_json
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
@@ -36,7 +39,7 @@ class Answers:
         self.rows: dict[str, Row] = {}
         if path is None:
             return
-        beside = path.with_suffix(".identity.json")
+        beside = _beside(path)
         if path.exists() and resume:
             _refuse_other(path, beside, identity)
             repair_jsonl(path)
@@ -45,6 +48,22 @@ class Answers:
         else:
             write_json(beside, identity)
             write_atomic(path, "")
+
+    @classmethod
+    def joined(cls, path: Path, identity: Mapping[str, Any], rows: Mapping[str, Row]) -> Answers:
+        """Answers that were written elsewhere; `finish` brings them into the file at `path`.
+
+        Raises:
+            UserError: a file lies there that was made with other settings.
+        """
+        answers = cls(None, identity)
+        answers.path, answers.rows = path, dict(rows)
+        beside = _beside(path)
+        if path.exists():
+            _refuse_other(path, beside, identity)
+        else:
+            write_json(beside, identity)
+        return answers
 
     def add(self, rows: Sequence[Row]) -> None:
         """Keep rows; on return they are on disk."""
@@ -59,6 +78,22 @@ class Answers:
         if self.path is not None:
             lines = (json.dumps(self.rows[sample], ensure_ascii=False, allow_nan=False) for sample in ids)
             write_atomic(self.path, "".join(f"{line}\n" for line in lines))
+
+
+def read_answers(path: Path, identity: Mapping[str, Any]) -> dict[str, Row]:
+    """The rows that a run, perhaps still at work, has written by now; failed samples are among them.
+
+    Raises:
+        UserError: the file was made with other settings.
+    """
+    if not path.exists():
+        return {}
+    _refuse_other(path, _beside(path), identity)
+    return {row["id"]: row for row in read_jsonl(path)}
+
+
+def _beside(path: Path) -> Path:
+    return path.with_suffix(".identity.json")
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[str]:
@@ -80,7 +115,14 @@ def _refuse_other(path: Path, beside: Path, identity: Mapping[str, Any]) -> None
             f"{path}: cannot tell which settings made it ({error}); choose another folder or remove it."
         ) from error
     # Through JSON, so that tuples and lists compare equal.
-    changed = differences(old, json.loads(json.dumps(identity)))
+    new = json.loads(json.dumps(identity))
+    if "weights" in new and "weights" not in old:
+        log.warning(
+            "%s: was begun before himap recorded the weights; whether they are the same cannot be told.",
+            path,
+        )
+        del new["weights"]
+    changed = differences(old, new)
     if changed:
         raise UserError(
             f"{path}: was made with other settings: {'; '.join(changed)} "

@@ -63,30 +63,52 @@ def evaluate(
     samples = task.samples()
     check_ids(task, samples)
     answers = Answers(answers_path, identity, resume=resume)
-    pending = [sample for sample in samples if sample.id not in answers.rows]
-    n_before = len(samples) - len(pending)
-
-    failures = Failures(task.name, fail_on_bad_sample, bar)
-    bar.begin(len(samples), n_before)
-    started = time.perf_counter()
-    try:
-        for rows in _answer_all(model, strategy, task, pending, batch_size, bar, reuse or Reuse(0)):
-            answers.add(rows)
-            failures.report(rows)
-            bar.advance(len(rows))
-        seconds = time.perf_counter() - started
-    finally:
-        bar.end()
-
-    return conclude(
+    rate = ask(
         model,
         strategy,
         task,
         samples,
         answers,
-        identity,
-        samples_per_second=len(pending) / seconds if pending else None,
+        batch_size=batch_size,
+        fail_on_bad_sample=fail_on_bad_sample,
+        bar=bar,
+        reuse=reuse or Reuse(0),
     )
+    return conclude(model, strategy, task, samples, answers, identity, samples_per_second=rate)
+
+
+def ask(
+    model: Model,
+    strategy: Strategy,
+    task: Task,
+    samples: Sequence[Sample],
+    answers: Answers,
+    *,
+    batch_size: int,
+    fail_on_bad_sample: bool,
+    bar: Bar,
+    reuse: Reuse,
+) -> float | None:
+    """Answer those of the samples that have no answer yet; the other arguments are as for `evaluate`.
+
+    Returns:
+        samples per second; None where all were answered already.
+
+    Raises:
+        UserError: a sample failed, with `fail_on_bad_sample`.
+    """
+    pending = [sample for sample in samples if sample.id not in answers.rows]
+    failures = Failures(task.name, fail_on_bad_sample, bar)
+    bar.begin(len(samples), len(samples) - len(pending))
+    started = time.perf_counter()
+    try:
+        for rows in _answer_all(model, strategy, task, pending, batch_size, bar, reuse):
+            answers.add(rows)
+            failures.report(rows)
+            bar.advance(len(rows))
+    finally:
+        bar.end()
+    return len(pending) / (time.perf_counter() - started) if pending else None
 
 
 def identity_of(model: Model, strategy: Strategy, task: Task) -> dict[str, Any]:

@@ -18,9 +18,33 @@ def exclusive(folder: Path) -> Iterator[None]:
     Raises:
         BlockingIOError: another process holds it.
     """
+    with _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        yield
+
+
+@contextmanager
+def shared(folder: Path) -> Iterator[None]:
+    """Hold a folder together with others that do; a killed holder lets go by itself.
+
+    Raises:
+        BlockingIOError: another process holds it alone.
+    """
+    with _locked(folder, fcntl.LOCK_SH | fcntl.LOCK_NB):
+        yield
+
+
+@contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Hold a folder for one process, after those that hold it now."""
+    with _locked(folder, fcntl.LOCK_EX):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, operation: int) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, operation)
         yield
     finally:
         os.close(descriptor)

@@ -6,7 +6,7 @@ import functools
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from himap.models.hub import BIN, SAFETENSORS, checkpoint_folder, shards
 
@@ -44,6 +44,16 @@ def fingerprint(config: ModelConfig) -> str | None:
     return _digest(tuple(files), marks)
 
 
+def identified(identity: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
+    """The settings that change a run's numbers, with the weights that they name.
+
+    Raises:
+        UserError: as `fingerprint`.
+    """
+    weights = fingerprint(config)
+    return identity if weights is None else {**identity, "weights": weights}
+
+
 @functools.cache
 def _digest(files: tuple[Path, ...], marks: tuple[tuple[int, int], ...]) -> str:
     """Of the contents; `marks` (size, time) make a file that changes while we run another one."""
@@ -54,7 +64,7 @@ def _digest(files: tuple[Path, ...], marks: tuple[tuple[int, int], ...]) -> str:
             for start, length in _blocks(size):
                 content.seek(start)
                 found.update(content.read(length))
-    return f"sha256 {found.hexdigest()}"
+    return f"sha256 {found.hexdigest()[:16]}"
 
 
 def _blocks(size: int) -> Iterator[tuple[int, int]]:
