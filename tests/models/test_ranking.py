@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny import Tiny, tiny_llava, tiny_qwen2_vl
 
+from himap.branching import Branches
 from himap.errors import UserError
 from himap.models.ranking import option_nlls
 from himap.pruning import Pruner
@@ -72,3 +73,20 @@ def test_an_empty_option_is_refused() -> None:
     tiny = tiny_llava()
     with pytest.raises(UserError, match="at least one token"):
         option_nlls(tiny.model, tiny.batch(), [[[]]])
+
+
+@torch.no_grad()
+def test_behind_a_fork_an_option_costs_what_it_costs_under_a_pruner() -> None:
+    tiny = tiny_llava()
+    batch = tiny.batch(n_images=[1, 1], n_text=[9, 4])
+    with Pruner(tiny.model, STRATEGY, image_token_ids=tiny.image_token_ids):
+        alone = option_nlls(tiny.model, batch, OPTIONS)
+    strategies = [Strategy("none"), STRATEGY]
+    with Branches(tiny.model, strategies, image_token_ids=tiny.image_token_ids) as branches:
+        losses = {
+            leaf.strategies[0]: option_nlls(tiny.model, batch, OPTIONS, (leaf.logits, leaf.cache))
+            for leaf in branches.run(batch, n_new=2)
+        }
+    for row in range(2):
+        assert losses[1][row] == pytest.approx(alone[row], abs=1e-5)
+        assert losses[0][row] != pytest.approx(alone[row], abs=1e-3)

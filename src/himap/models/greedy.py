@@ -19,7 +19,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "no_repeat_ngram_size": (None, 0),
     "encoder_no_repeat_ngram_size": (None, 0),
     "bad_words_ids": (None,),
-    "suppress_tokens": (None,),
     "begin_suppress_tokens": (None,),
     "forced_bos_token_id": (None,),
     "forced_eos_token_id": (None,),
@@ -64,10 +63,9 @@ def decode(
         [B, n] new tokens.
     """
     import torch
-    from transformers import RepetitionPenaltyLogitsProcessor
 
     penalty = getattr(hf.generation_config, "repetition_penalty", None) or 1.0
-    repeated = RepetitionPenaltyLogitsProcessor(penalty) if penalty != 1.0 else None
+    never = list(getattr(hf.generation_config, "suppress_tokens", None) or [])
     tokens = batch["input_ids"]
     n_prompt = tokens.shape[1]
     stops = torch.tensor(list(stop_ids), device=tokens.device)
@@ -76,13 +74,29 @@ def decode(
     for number in range(generation.max_new_tokens):
         if number:
             logits = step(tokens[:, -1:])
-        if repeated is not None:
-            logits = repeated(tokens, logits)
-        if number < generation.min_new_tokens:
-            logits = logits.index_fill(-1, stops, float("-inf"))
+        if penalty != 1.0:
+            logits = _penalised(logits, tokens, batch["attention_mask"], penalty)
+        barred = [*never, *stop_ids] if number < generation.min_new_tokens else never
+        if barred:
+            logits = logits.index_fill(-1, torch.tensor(barred, device=logits.device), float("-inf"))
         token = logits.argmax(-1).masked_fill(~going, pad_id)
         tokens = torch.cat([tokens, token[:, None]], -1)
         going = going & ~torch.isin(token, stops)
         if not going.any():
             break
     return tokens[:, n_prompt:]
+
+
+def _penalised(logits: Tensor, tokens: Tensor, mask: Tensor, penalty: float) -> Tensor:
+    """Make the tokens of prompt and answer less likely; padding counts for nothing, whatever its id."""
+    import torch
+
+    n_vocab = logits.shape[-1]
+    # Placeholders of images may lie beyond what the model can say: they share a column that is cut off.
+    columns = tokens.clamp(max=n_vocab)
+    columns = columns.masked_fill(
+        torch.nn.functional.pad(mask == 0, (0, tokens.shape[1] - mask.shape[1])), n_vocab
+    )
+    seen = torch.zeros(len(tokens), n_vocab + 1, dtype=torch.bool, device=tokens.device)
+    seen = seen.scatter(-1, columns, True)[:, :n_vocab]
+    return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
