@@ -31,6 +31,7 @@ ORDER = (
     "flops",
     "cost",
     "progress",
+    "workers",
     "result",
     "answers",
     "metrics",
@@ -38,6 +39,7 @@ ORDER = (
     "judge",
     "tasks",
     "batches",
+    "features",
     "reuse",
     "asking",
     "conclude",
@@ -66,6 +68,7 @@ ORDER = (
     "training",
     "commands",
     "cli",
+    "__main__",
 )
 
 

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 
 import himap
 from himap.errors import UserError
+from himap.workers import interruptible
 
 # A verb is a module of himap.commands with `main(arguments)`.
 VERBS = {
     "evaluate": "measure one pruning strategy on one task",
     "sweep": "search strategies for the front of accuracy against FLOPs",
     "analyze": "see where visual information flows and which image tokens survive",
+    "benchmark": "see what pruning saves on a clock",
     "flops": "count what a strategy costs, without weights",
     "score": "score saved answers without a model",
     "report": "tabulate the results below some folders",
@@ -29,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb and exit: 0 when done, 1 when the user can mend it, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _dispatch(arguments)
+        with interruptible():
+            _dispatch(arguments)
     except UserError as error:
         # In one line, whatever a message was put together from.
         print(" ".join(str(error).split()), file=sys.stderr)
