@@ -15,8 +15,10 @@ from shrunk import CPU, configured, picture, prompts, sharpen, shrunk
 from test_pruning import dropped, forward, generate, n_system, pruner, stages
 from tiny import Tiny
 
+from himap.branching import Branches
 from himap.models import load
 from himap.models.base import Model
+from himap.models.stepping import Stepper
 from himap.paths import conf_dir
 from himap.tasks.base import Prompt
 
@@ -106,6 +108,34 @@ def test_a_ragged_batch_equals_one_by_one(name: str) -> None:
             forward(family, alone)
             assert [rows[0].tolist() for rows in attached.kept] == [rows[number].tolist() for rows in kept]
             assert generate(family, alone, max_new_tokens=3) == [tokens[number]]
+
+
+@each_family
+def test_one_pass_over_many_strategies_equals_one_by_one(name: str) -> None:
+    family = tiny(name)
+    inputs = family.batch()
+    strategies = [stages(), HIMAP, stages((2, 0.5, "img2txt"), (4, 0.25, "img2img")), THREE]
+    with (
+        torch.no_grad(),
+        Branches(family.model, strategies, image_token_ids=family.image_token_ids) as branches,
+    ):
+        together = {
+            leaf.strategies[0]: (leaf.logits, behind(family, inputs, leaf.cache))
+            for leaf in branches.run(inputs, n_new=2)
+        }
+    for number, strategy in enumerate(strategies):
+        with torch.no_grad(), pruner(family, strategy):
+            output = family.model(**inputs, use_cache=True)
+            alone = output.logits[:, -1], behind(family, inputs, output.past_key_values)
+        for ours, its in zip(together[number], alone, strict=True):
+            assert torch.allclose(ours, its, atol=1e-5)
+    assert (together[1][0] - together[2][0]).abs().max() > 1e-3
+
+
+def behind(family: Tiny, inputs: dict[str, torch.Tensor], cache: object) -> torch.Tensor:
+    """Logits behind a token after the prompts."""
+    token = torch.full((len(inputs["input_ids"]), 1), 300)
+    return Stepper(family.model, inputs["attention_mask"], cache)(token)
 
 
 def test_the_13b_is_the_7b_in_other_numbers() -> None:
