@@ -1,0 +1,1 @@
+"""What pruning saves on a clock: strategies run side by side, on made-up prompts of exact sizes."""
