@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import functools
 import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -12,31 +15,81 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from himap.errors import UserError
+
 _BEAT_S = 15.0
 # A missed beat is no death: a network disk may stall for a while.
-_DEAD_AFTER_S = 180.0
+DEAD_AFTER_S = 180.0
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process: its host, its id there, and when it started (ids are given again after a death)."""
+    """A process, as others can find out whether it still lives.
+
+    Attributes:
+        host: where it runs.
+        pid: its id there.
+        started: when it started, in clock ticks since boot; ids are given again after a death.
+        space: within which the id means something, see `_space`; empty in folders of older versions.
+    """
 
     host: str
     pid: int
     started: str
+    space: str = ""
 
     @classmethod
     def me(cls) -> Owner:
-        return cls(socket.gethostname(), os.getpid(), _start_of(os.getpid()))
+        return cls(socket.gethostname(), os.getpid(), _start_of(os.getpid()), _space())
 
     def alive(self, heartbeat: Path) -> bool:
-        """Whether the process lives: looked up on its own host, by the age of its heartbeat from another."""
-        if self.host == socket.gethostname():
-            return _start_of(self.pid) == self.started != ""
-        try:
-            return time.time() - heartbeat.stat().st_mtime < _DEAD_AFTER_S
-        except FileNotFoundError:
+        """Whether the process lives: it beat lately and, where that can be looked up, is still there."""
+        age = heartbeat_age(heartbeat)
+        if self.space != _space():
+            return age is not None and age < DEAD_AFTER_S
+        if not _start_of(self.pid) == self.started != "":
             return False
+        # Without a heartbeat it has ended this work and is about to say so.
+        # While a machine sleeps, nobody on it beats.
+        return age is None or age - _slept() < DEAD_AFTER_S
+
+
+def heartbeat_age(heartbeat: Path) -> float | None:
+    """Seconds since the last beat by the clock of its file system; None where there is no heartbeat.
+
+    The clocks of two hosts may differ by more than a death takes; files on one disk share theirs.
+    """
+    try:
+        beat = heartbeat.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    try:
+        with tempfile.TemporaryFile(dir=heartbeat.parent) as file:
+            # Written, because a network disk may give a file that is only opened this host's time.
+            file.write(b"now")
+            file.flush()
+            return os.fstat(file.fileno()).st_mtime - beat
+    except OSError:  # a folder that may only be read
+        return time.time() - beat
+
+
+@functools.cache
+def _space() -> str:
+    """What shares process ids with this process: one boot of one machine, and a container's namespace on it.
+
+    Containers may share a host's name and not its processes; hosts made from one image may share a name.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # macOS
+        return socket.gethostname()
+
+
+def _slept() -> float:
+    """Seconds that this machine was suspended since it started."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return 0.0 if clock is None else max(0.0, time.clock_gettime(clock) - time.monotonic())
 
 
 def _start_of(pid: int) -> str:
@@ -65,7 +118,7 @@ def _start_without_proc(pid: int) -> str:
 
 @contextmanager
 def heartbeat(path: Path) -> Iterator[None]:
-    """Touch `path` now and every some seconds, for workers on other hosts."""
+    """Touch `path` now and every some seconds, until the work inside ends."""
     stop = threading.Event()
     path.touch()
 
@@ -85,8 +138,20 @@ def heartbeat(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other workers out of a folder; a killed holder lets go by itself."""
+    """Keep other workers out of a folder; a killed holder lets go by itself.
+
+    Raises:
+        UserError: the file system has no locks.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            raise UserError(
+                f"hydra.run.dir={folder}: its file system refuses locks, which workers need to share it "
+                "(mount it with locks, on Lustre -o flock, or give a folder elsewhere)."
+            ) from error
         yield
