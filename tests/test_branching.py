@@ -12,9 +12,10 @@ from tiny import MAKERS, MORE_MAKERS, N_LAYERS, Tiny
 from torch import Tensor
 
 import himap.dropping
-from himap.branching import Branches, Leaf, trie
+from himap.branching import Branches, Leaf
 from himap.models.stepping import Stepper
 from himap.strategy import Strategy
+from himap.trie import trie
 
 PLAIN = Strategy("none")
 LIKE_HIMAP = stages((2, 0.5, "img2txt"), (4, 0.5, "img2img"))
@@ -25,6 +26,8 @@ MANY = [
     stages((2, 0.5, "img2txt"), (3, 0.5, "uniform")),
     stages((2, 0.25, "img2txt"), (4, 0.75, "img2img")),
     FASTV,
+    stages((2, 0.5, "all2img")),
+    stages((2, 0.5, "random")),
     THREE,
     stages((1, 0.5, "random"), (2, 0.3, "all2img"), (5, 0.5, "img2txt")),
     stages((2, 0.5, "img2txt")),
@@ -108,7 +111,7 @@ def test_kept_tokens_are_those_of_a_pruner() -> None:
     inputs = model.batch((1, 1), (6, 6), seed=2)
     with torch.no_grad(), branches(model, MANY) as walk:
         kept = {number: leaf.selection.positions for leaf in walk.run(inputs) for number in leaf.strategies}
-    for number in (1, 2, 6):
+    for number in (1, 2, 6, 7, 8):
         with torch.no_grad(), pruner(model, MANY[number]) as one:
             model.model(**inputs)
         image = inputs["input_ids"] == model.image_token_ids[0]
@@ -149,6 +152,17 @@ def test_nothing_is_computed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [found[index] for index in range(N_LAYERS)] == [2, 1, 2, 2, 4, 4]
     assert found["scored"] == 2, "once for both drops behind layer 2, once for three behind layer 4"
     assert found["leaves"] == 4
+
+
+def test_equal_lengths_run_as_rows_of_one_batch_while_they_are_small(monkeypatch) -> None:
+    model = tiny(next(iter(MAKERS)), "sdpa")
+    alike = [stages((2, 0.5, name)) for name in ("img2txt", "img2img", "random", "uniform")]
+    for limit, passes in ((10_000, 1), (50, 2), (0, 4)):
+        monkeypatch.setattr(himap.branching, "_STACKED_TOKENS", limit)
+        found = counted(model, alike, monkeypatch)
+        assert [found[index] for index in range(N_LAYERS)] == [2, 1, passes, passes, passes, passes]
+        assert found["leaves"] == 4
+        check_equal(model, model.batch(**RAGGED, seed=3))
 
 
 def test_the_trunk_ends_where_nobody_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:

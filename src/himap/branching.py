@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from himap.attention import tap
@@ -15,61 +16,31 @@ from himap.deepstack import thinned
 from himap.dropping import attention_scores, fixed_scores, later_arguments, reads_attention
 from himap.entry import Entry
 from himap.forked import PathCache
-from himap.layout import Layout
-from himap.masks import decode_mask
-from himap.selection import Selection, gather_tokens
+from himap.layout import Counts, Layout
+from himap.masks import decode_mask, prefill_mask
+from himap.selection import Selection, gather_tokens, stacked
 from himap.strategy import Stage, Strategy
 from himap.support import check_layout, check_supported, text_decoder
+from himap.trie import Node, Ranking, ranking, trie
 
-Ranking = tuple[int, str, bool, bool, int]
-"""What decides a stage's scores: layer, criterion, `normalise`, `exclude_self`, seed."""
+# Rows of a batch are cheaper than passes of their own while both are small: on two CPU cores a token cost
+# half as much among 480 as among 60, and no less among more.
+_STACKED_TOKENS = 512
 
 
 @dataclass(eq=False)
-class Node:
-    """The tokens after some stages.
+class Branch:
+    """Tokens right behind a fork.
 
     Attributes:
-        strategies: numbers of those that drop nothing more.
-        children: what goes on from here, by what is dropped next: the ranking and the numbers kept.
+        node: what goes on with them.
+        selection: which they are.
+        hidden: [B, n, D], their states.
     """
 
-    strategies: list[int] = field(default_factory=list)
-    children: dict[tuple[Ranking, tuple[int, ...]], tuple[Stage, Node]] = field(default_factory=dict)
-
-    def rankings(self, layer: int) -> dict[Ranking, list[tuple[Stage, Node]]]:
-        """The children that part behind that many layers, those with the same scores together."""
-        found: dict[Ranking, list[tuple[Stage, Node]]] = {}
-        for (ranking, _), child in self.children.items():
-            if ranking[0] == layer:
-                found.setdefault(ranking, []).append(child)
-        return found
-
-
-def ranking(stage: Stage) -> Ranking:
-    """Equal for stages that score the same tokens alike."""
-    seed = stage.seed if stage.criterion == "random" else 0
-    return stage.layer, stage.criterion, stage.normalise, stage.exclude_self, seed
-
-
-def trie(strategies: Sequence[Strategy], n_image: Sequence[int]) -> Node:
-    """Strategies by their common beginnings; a stage that drops nothing counts as absent.
-
-    Args:
-        strategies: any.
-        n_image: numbers of image tokens of the samples to come, each once. What strategies share may
-            depend on them: 0.50 and 0.51 keep the same number of 16 tokens, not of 576.
-    """
-    root = Node()
-    for number, strategy in enumerate(strategies):
-        node, present = root, tuple(n_image)
-        for stage in strategy.stages:
-            kept = tuple(stage.n_kept(n) for n in present)
-            if kept != present:
-                _, node = node.children.setdefault((ranking(stage), kept), (stage, Node()))
-                present = kept
-        node.strategies.append(number)
-    return root
+    node: Node
+    selection: Selection
+    hidden: Tensor
 
 
 @dataclass(eq=False)
@@ -170,7 +141,7 @@ class Branches:
             self._model.model.rope_deltas = None
         entry = Entry(self._model, inputs)
         self._layout = layout
-        self._cache = PathCache(entry.n_layers, n_new) if n_new > 1 else None
+        self._cache = PathCache.empty(entry.n_layers, n_new) if n_new > 1 else None
         self._path = [Selection.whole(layout)] * entry.n_layers
         root = trie(self._strategies, sorted({count.n_image for count in layout.counts}))
         try:
@@ -193,25 +164,77 @@ class Branches:
         depth = entry.n_layers if node.strategies else max(depths)
         scores: dict[Ranking, Tensor] = {}
         for index in range(first, depth + 1):
-            for key, children in node.rankings(index).items():
-                for stage, child in children:
-                    ranked = scores.get(key)
-                    if ranked is None:
-                        ranked = fixed_scores(stage, self._layout, selection)
-                    fewer, places = selection.after(stage, ranked, self._layout)
-                    kept = gather_tokens(hidden, places)
-                    tables = entry.arguments["position_embeddings"]
-                    implementation = self._decoder.config._attn_implementation
-                    yield from self._walk(
-                        entry, child, index, kept, fewer, later_arguments(fewer, kept, tables, implementation)
-                    )
+            for alike in self._stacks(self._part(node, index, hidden, selection, scores)):
+                if len(alike) > 1:
+                    yield from self._finish(entry, index, alike)
+                else:
+                    (one,) = alike
+                    after = self._changes(entry, one.selection, one.hidden)
+                    yield from self._walk(entry, one.node, index, one.hidden, one.selection, after)
             if index < depth:
                 wanted = [children[0][0] for children in node.rankings(index + 1).values()]
                 hidden, scores = self._layer(entry, index, hidden, selection, changes, wanted)
         if node.strategies:
-            yield Leaf(node.strategies, entry.head(hidden), self._cache, selection)
-            if self._cache is not None:
-                self._cache.rewind()
+            yield from self._leaf(node, entry.head(hidden), selection)
+
+    def _part(
+        self, node: Node, layer: int, hidden: Tensor, selection: Selection, scores: dict[Ranking, Tensor]
+    ) -> list[Branch]:
+        """Drop what the node's children drop behind that many layers."""
+        assert self._layout is not None
+        branches = []
+        for key, children in node.rankings(layer).items():
+            for stage, child in children:
+                ranked = scores.get(key)
+                if ranked is None:
+                    ranked = fixed_scores(stage, self._layout, selection)
+                fewer, places = selection.after(stage, ranked, self._layout)
+                branches.append(Branch(child, fewer, gather_tokens(hidden, places)))
+        return branches
+
+    def _changes(self, entry: Entry, selection: Selection, hidden: Tensor) -> dict[str, Any]:
+        tables = entry.arguments["position_embeddings"]
+        return later_arguments(selection, hidden, tables, self._decoder.config._attn_implementation)
+
+    def _stacks(self, branches: Sequence[Branch]) -> Iterator[Sequence[Branch]]:
+        """Put branches together that part no more, are equally long and small enough to be faster so."""
+        ends: dict[tuple[Counts, ...], list[Branch]] = {}
+        for branch in branches:
+            if branch.node.children or hasattr(self._decoder, "_deepstack_process"):
+                yield [branch]
+            else:
+                ends.setdefault(tuple(branch.selection.counts), []).append(branch)
+        for alike in ends.values():
+            size = max(1, _STACKED_TOKENS // alike[0].selection.positions.numel())
+            for start in range(0, len(alike), size):
+                yield alike[start : start + size]
+
+    def _finish(self, entry: Entry, first: int, alike: Sequence[Branch]) -> Iterator[Leaf]:
+        """Run branches of equal lengths from layer `first` (0-based) to the end, as rows of one batch."""
+        selection = stacked([branch.selection for branch in alike])
+        hidden = torch.cat([branch.hidden for branch in alike])
+        each = [self._changes(entry, branch.selection, branch.hidden) for branch in alike]
+        tables = zip(*(changes["position_embeddings"] for changes in each), strict=True)
+        implementation = self._decoder.config._attn_implementation
+        changes = {
+            **each[0],
+            "position_embeddings": tuple(torch.cat(table, dim=-3) for table in tables),
+            "attention_mask": prefill_mask(selection.valid, hidden, implementation),
+        }
+        for index in range(first, entry.n_layers):
+            hidden, _ = self._layer(entry, index, hidden, selection, changes, [])
+        logits, whole = entry.head(hidden), self._cache
+        for number, (branch, mine) in enumerate(zip(alike, logits.chunk(len(alike)), strict=True)):
+            self._path[first:] = [branch.selection] * (entry.n_layers - first)
+            if whole is not None:
+                self._cache = whole.part(first, number * len(mine), (number + 1) * len(mine))
+            yield from self._leaf(branch.node, mine, branch.selection)
+        self._cache = whole
+
+    def _leaf(self, node: Node, logits: Tensor, selection: Selection) -> Iterator[Leaf]:
+        yield Leaf(node.strategies, logits, self._cache, selection)
+        if self._cache is not None:
+            self._cache.rewind()
 
     def _layer(
         self,

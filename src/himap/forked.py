@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -31,6 +32,16 @@ class PathLayer(DynamicLayer):
     def rewind(self) -> None:
         """Forget what followed the prompt."""
         self._n = self._n_prompt
+
+    def rows(self, first: int, last: int) -> PathLayer:
+        """Some samples of the prompt, in the same memory."""
+        assert self._store is not None
+        keys, values = self._store
+        part = PathLayer(self._room)
+        part.lazy_initialization(keys, values)
+        part._store = (keys[first:last], values[first:last])
+        part._n = part._n_prompt = self._n_prompt
+        return part
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -74,13 +85,17 @@ class PathCache(Cache):
     """The cache of the path that a walk is on now.
 
     Args:
-        n_layers: of the decoder.
-        n_new: tokens that an answer may have.
+        path: its layers.
     """
 
-    def __init__(self, n_layers: int, n_new: int) -> None:
-        self._path = [PathLayer(min(n_new, _ROOM)) for _ in range(n_layers)]
-        super().__init__(layers=[*self._path])
+    def __init__(self, path: Sequence[PathLayer]) -> None:
+        super().__init__(layers=[*path])
+        self._path = path
+
+    @classmethod
+    def empty(cls, n_layers: int, n_new: int) -> PathCache:
+        """For prompts to come, with room for answers of that many tokens (longer ones cost a copy)."""
+        return cls([PathLayer(min(n_new, _ROOM)) for _ in range(n_layers)])
 
     def begin(self, index: int) -> None:
         """The next tokens of that layer are a prompt."""
@@ -90,3 +105,7 @@ class PathCache(Cache):
         """Forget the answer, keep the prompt."""
         for layer in self._path:
             layer.rewind()
+
+    def part(self, layer: int, first: int, last: int) -> PathCache:
+        """The path of some samples from a layer (0-based) on; the layers before it hold only theirs."""
+        return PathCache([*self._path[:layer], *(deep.rows(first, last) for deep in self._path[layer:])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,6 +72,17 @@ class Selection:
         if min(totals) < width:
             valid = torch.arange(width, device=device) >= width - _per_sample(totals, device)
         return Selection(self.positions.gather(-1, index), valid, counts, dropped=True), index
+
+
+def stacked(selections: Sequence[Selection]) -> Selection:
+    """Selections with the same numbers of tokens, one below the other: [S * B, n]."""
+    masks = [one.valid for one in selections if one.valid is not None]
+    return Selection(
+        torch.cat([one.positions for one in selections]),
+        torch.cat(masks) if masks else None,
+        [count for one in selections for count in one.counts],
+        dropped=True,
+    )
 
 
 def _per_sample(values: list[int], device: torch.device) -> Tensor:
