@@ -58,6 +58,8 @@ ORDER = (
     "execution",
     "hardware",
     "latency",
+    "asking",
+    "conclude",
     "evaluate",
     "shards",
     "together",
