@@ -88,6 +88,17 @@ def test_prompts_with_several_images_or_none_are_right_too(
     assert all("are computed each time" in line for line in ours)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_is_known_beside_a_larger_one_too(name: str, tmp_path: Path) -> None:
+    model = loaded(shrunk(name, n_layers=2, weights="random"))
+    small, large = (Prompt("What?", (picture(0, size),)) for size in ((30, 40), (130, 30)))
+    logits(model, model.encode([small, large]), cache(tmp_path))
+    with counted(model) as calls:
+        logits(model, model.encode([small]), cache(tmp_path))
+        logits(model, model.encode([large]), cache(tmp_path))
+    assert calls["tower"] == 0
+
+
 def test_images_whose_cut_depends_on_their_prompt_are_left_alone() -> None:
     alone = {"pixel_values": torch.ones(2, 3, 4, 4), "image_sizes": torch.ones(2, 2)}
     assert len(split_inputs({**alone, "batch_num_images": torch.tensor([1, 1])}) or ()) == 2
@@ -267,12 +278,13 @@ def test_a_disk_that_takes_nothing_costs_a_line(
 
 def test_beams_do_not_change_what_is_kept(model: Model, batch: dict[str, Any]) -> None:
     """transformers writes the features, repeated for the beams, into the object that it was given."""
-    reuse, generation = Reuse(MIB), Generation(max_new_tokens=3, num_beams=2)
-    expected = model.generate(batch, generation)
+    reuse = Reuse(MIB)
+    expected = logits(model, batch, None)
     reuse.inputs("batch", lambda: ([], batch))
-    for _ in range(3):
-        with reuse.attached(model.hf):
-            assert model.generate(batch, generation) == expected
+    for _ in range(2):
+        with reuse.attached(model.hf), torch.inference_mode():
+            model.generate(batch, Generation(max_new_tokens=3, num_beams=2))
+            assert torch.equal(model.hf(**batch).logits, expected)
 
 
 def test_memory_is_counted_once_for_images_of_one_batch(model: Model) -> None:

@@ -3,46 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from himap.commands.launch import holding, launch
 from himap.config import EvaluateConfig, identity
+from himap.errors import UserError
+from himap.files import in_turn
 from himap.result import Result, digest
+from himap.shards import Shard
+
+if TYPE_CHECKING:
+    from himap.models.base import Model
+    from himap.reuse import Reuse
+
+
+@dataclass
+class EvaluateVerbConfig(EvaluateConfig):
+    """An evaluation, or one of the shares into which several workers cut it.
+
+    Attributes:
+        shard: `2/8` answers the second of eight shares; all of them write into one `hydra.run.dir`, and the
+            one that ends last joins them. Null answers everything.
+    """
+
+    shard: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shard is not None:
+            Shard.parse(self.shard)
 
 
 def main(arguments: Sequence[str]) -> None:
-    launch("evaluate", EvaluateConfig, run, arguments)
+    typed = [word for word in arguments if word.startswith("shard=") and word != "shard=null"]
+    places = ("hydra.run.dir=", "hydra.sweep.dir=", "-m", "--multirun")
+    if typed and not any(word.startswith(places) for word in arguments):
+        raise UserError(
+            f"{typed[0]}: needs hydra.run.dir=FOLDER, the same for all shares (without it each would get a "
+            "folder of its own)."
+        )
+    launch("evaluate", EvaluateVerbConfig, run, arguments)
 
 
-def run(config: EvaluateConfig, folder: Path) -> None:
+def run(config: EvaluateVerbConfig, folder: Path) -> None:
     """Evaluate, write into `folder`, record the result and print it.
 
     Raises:
         UserError: another run writes into the folder.
     """
+    if config.shard is not None:
+        _run_share(config, Shard.parse(config.shard), folder)
+        return
     with holding(folder):
         _run(config, folder)
 
 
-def _run(config: EvaluateConfig, folder: Path) -> None:
-    from himap import models, tasks, tracking
+def _run(config: EvaluateVerbConfig, folder: Path) -> None:
+    from himap import tasks
     from himap.evaluate import evaluate
-    from himap.hardware import prepare
     from himap.progress import bar
+    from himap.shards import gather
 
-    part = identity(config.model, config.pruning, config.task, config.hardware)
+    part = _identity(config)
     if (done := _done(folder, part)) is not None:
         show(done, folder)
         return
     task = tasks.load(config.task)
     task.check()
-    prepare(config.hardware)
-    model = models.load(config.model, config.hardware)
+    gather(folder, part)
+    model, reuse = _load(config, part)
     result = evaluate(
         model,
         config.pruning.strategy(),
@@ -52,7 +86,75 @@ def _run(config: EvaluateConfig, folder: Path) -> None:
         identity=part,
         fail_on_bad_sample=config.task.on_bad_sample == "fail",
         bar=bar(f"{config.model.name}, {config.pruning.name}, {config.task.name}"),
+        reuse=reuse,
     )
+    _finish(config, result, folder)
+
+
+def _run_share(config: EvaluateVerbConfig, shard: Shard, folder: Path) -> None:
+    from himap import tasks
+    from himap.progress import bar
+    from himap.shards import answer_share, join, joined, open_samples, rows_so_far
+
+    part = _identity(config)
+    task = tasks.load(config.task)
+    task.check()
+    n_samples = len(task.samples())
+    own = shard.folder(folder)
+    own.mkdir(parents=True, exist_ok=True)
+    stop = config.task.on_bad_sample == "fail"
+    loaded: tuple[Model, Reuse] | None = None
+    with holding(folder, together=True):
+        with holding(own):
+            if open_samples(shard, task, folder, part):
+                loaded = model, reuse = _load(config, part)
+                answer_share(
+                    model,
+                    config.pruning.strategy(),
+                    task,
+                    shard,
+                    folder,
+                    part,
+                    batch_size=config.hardware.batch_size,
+                    fail_on_bad_sample=stop,
+                    bar=bar(f"{config.model.name}, {config.pruning.name}, {config.task.name}, {shard}"),
+                    reuse=reuse,
+                )
+        with in_turn(folder / "shards"):
+            n_asked = len(rows_so_far(folder, part))
+            if n_asked < n_samples:
+                print(
+                    f"share {shard} is done; {n_asked} of {n_samples} samples have been asked, and the share "
+                    "that ends last writes result.json"
+                )
+            elif joined(folder, part):
+                show(Result.load(folder / "result.json"), folder)
+            else:
+                model, _ = loaded or _load(config, part)
+                result = join(model, config.pruning.strategy(), task, folder, part, fail_on_bad_sample=stop)
+                _finish(config, result, folder)
+
+
+def _identity(config: EvaluateVerbConfig) -> dict[str, Any]:
+    from himap.models.fingerprint import identified
+
+    return identified(identity(config.model, config.pruning, config.task, config.hardware), config.model)
+
+
+def _load(config: EvaluateVerbConfig, part: Mapping[str, Any]) -> tuple[Model, Reuse]:
+    from himap import models
+    from himap.features import open_cache
+    from himap.hardware import prepare
+    from himap.reuse import Reuse
+
+    prepare(config.hardware)
+    cache = open_cache(config.model, config.hardware, part.get("weights"))
+    return models.load(config.model, config.hardware), Reuse(0, cache)
+
+
+def _finish(config: EvaluateVerbConfig, result: Result, folder: Path) -> None:
+    from himap import tracking
+
     result.save(folder / "result.json")
     tracker = tracking.create(config.tracking, folder)
     tracker.start(

@@ -25,7 +25,7 @@ from himap.config import without_secrets
 from himap.config.compose import composer, parse, register
 from himap.config.explain import EXPLAINED, explain
 from himap.errors import UserError
-from himap.files import exclusive, write_atomic
+from himap.files import exclusive, shared, write_atomic
 from himap.paths import conf_dir
 
 _ERROR = "error.txt"
@@ -102,14 +102,14 @@ def _run(schema: type, run: Run, cfg: DictConfig, folder: Path) -> None:
 
 
 @contextmanager
-def holding(folder: Path) -> Iterator[None]:
-    """Hold a run's folder for this process.
+def holding(folder: Path, together: bool = False) -> Iterator[None]:
+    """Hold a run's folder for this process, or together with others that do.
 
     Raises:
         UserError: another run writes into it (two that start in one second get the same name).
     """
     try:
-        with exclusive(folder):
+        with shared(folder) if together else exclusive(folder):
             yield
     except BlockingIOError as error:
         raise UserError(

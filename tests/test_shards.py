@@ -1,0 +1,272 @@
+"""An evaluation in shares: joined, it is the one of a single worker, however the shares came about."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pytest
+
+from himap import models, tasks, tracking
+from himap.errors import ConfigError
+from himap.files import exclusive, shared
+from himap.shards import Shard
+
+MODEL = """
+name: tiny
+adapter: tiny
+architecture: {n_layers: 6, hidden: 64, intermediate: 64, n_heads: 4, n_kv_heads: 4, head_dim: 16, vocab: 100,
+  n_system: 2, n_image: 16, n_instruction: 12}
+"""
+TASK = "name: questions\nadapter: questions\nsplit: search\ndata: {broken: []}\n"
+OWN = ("samples_per_second", "environment")
+"""What tells the result of one run from that of another with the same answers."""
+
+
+class Pairs(fakes.Questions):
+    """Right where both questions of a pair are right: a score that no share can know by itself."""
+
+    def score(self, samples: Any, predictions: Any) -> Any:
+        plain = super().score(samples, predictions)
+        right = {s.id: one for s, one in zip(samples, plain.per_sample, strict=True)}
+        pairs = [right.get(f"q{2 * i}", 0) * right.get(f"q{2 * i + 1}", 0) for i in range(6)]
+        plain.metrics["pairs"] = 100 * sum(pairs) / 6
+        return plain
+
+
+@pytest.fixture
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """The words after `himap evaluate` that choose the tiny model and its questions."""
+    monkeypatch.setattr(fakes, "Questions", Pairs)
+    monkeypatch.setitem(models.ADAPTERS, "tiny", "fakes")
+    monkeypatch.setitem(tasks.ADAPTERS, "questions", "fakes:questions")
+    own = tmp_path / "own"
+    for path, text in {"model/tiny.yaml": MODEL, "task/questions.yaml": TASK}.items():
+        (own / path).parent.mkdir(parents=True)
+        (own / path).write_text(text)
+    chosen = ("model=tiny", "task=questions", "tracking=none")
+    small = ("pruning.stages.deep.layer=4", "hardware.batch_size=3")
+    return ("evaluate", "--config-dir", str(own), *chosen, *small)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The prompts that the model was asked."""
+    prompts: list[str] = []
+    encode = fakes.TinyModel.encode
+
+    def listen(self: Any, batch: Any) -> Any:
+        encoded = encode(self, batch)
+        prompts.extend(prompt.text for prompt in batch)
+        return encoded
+
+    monkeypatch.setattr(fakes.TinyModel, "encode", listen)
+    return prompts
+
+
+def result(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return {key: value for key, value in content.items() if key not in OWN}
+
+
+def same(one: Path, other: Path) -> bool:
+    return (one / "answers.jsonl").read_bytes() == (other / "answers.jsonl").read_bytes() and result(
+        one
+    ) == result(other)
+
+
+@pytest.mark.parametrize(
+    ("order", "setting"),
+    [
+        ([1], "task.limit=12"),
+        ([3, 1, 2], "task.limit=12"),
+        ([2, 1], "task.data.broken=[3,7]"),
+        ([5, 1, 2, 3, 4], "task.limit=4"),
+    ],
+    ids=["one", "several", "with failures", "more than samples"],
+)
+def test_joined_shares_are_the_whole(
+    himap: Any, words: tuple[str, ...], tmp_path: Path, asked: list[str], order: list[int], setting: str
+) -> None:
+    words = (*words, setting)
+    assert himap(*words, "hydra.run.dir=whole").code == 0
+    n_asked = len(asked)
+    for index in order:
+        assert not (tmp_path / "run" / "result.json").exists()
+        done = himap(*words, "hydra.run.dir=run", f"shard={index}/{len(order)}")
+        assert done.code == 0, done.err
+    assert same(tmp_path / "run", tmp_path / "whole")
+    assert 0 < result(tmp_path / "run")["metrics"]["pairs"] < 100 or "12" not in setting
+    assert len(asked) == 2 * n_asked
+    assert "result.json" in done.out
+
+
+def test_an_interrupted_share_goes_on_and_the_result_waits_for_it(
+    himap: Any, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]
+) -> None:
+    assert himap(*words, "hydra.run.dir=whole").code == 0
+    asked.clear()
+    monkeypatch.setattr(fakes, "interrupt_at", 4)
+    stopped = himap(*words, "hardware.batch_size=1", "hydra.run.dir=run", "shard=1/2")
+    monkeypatch.setattr(fakes, "interrupt_at", None)
+    assert stopped.code == 130
+    assert "shard=1/2" in stopped.err[-1]
+    assert himap(*words, "hydra.run.dir=run", "shard=2/2").code == 0
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert himap(*words, "hydra.run.dir=run", "shard=1/2").code == 0
+    assert same(tmp_path / "run", tmp_path / "whole")
+    assert len(asked) == 12
+
+
+@pytest.mark.parametrize("others", [["shard=2/3", "shard=1/3", "shard=3/3"], ["shard=null"]], ids=str)
+def test_another_number_of_workers_goes_on(
+    himap: Any, words: tuple[str, ...], tmp_path: Path, asked: list[str], others: list[str]
+) -> None:
+    assert himap(*words, "hydra.run.dir=whole").code == 0
+    asked.clear()
+    for shard in ("shard=1/2", *others):
+        assert himap(*words, "hydra.run.dir=run", shard).code == 0
+    assert same(tmp_path / "run", tmp_path / "whole")
+    assert len(asked) == 12, "nobody is asked twice"
+
+
+def test_shares_go_on_where_one_worker_stopped(
+    himap: Any, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]
+) -> None:
+    assert himap(*words, "hydra.run.dir=whole").code == 0
+    asked.clear()
+    monkeypatch.setattr(fakes, "interrupt_at", 0)
+    assert himap(*words, "hydra.run.dir=run").code == 130
+    monkeypatch.setattr(fakes, "interrupt_at", None)
+    assert 0 < len(asked) < 12
+    for shard in ("shard=1/2", "shard=2/2"):
+        assert himap(*words, "hydra.run.dir=run", shard).code == 0
+    assert same(tmp_path / "run", tmp_path / "whole")
+    assert len(asked) == 12
+
+
+def test_failed_samples_are_asked_again_and_joined_anew(
+    himap: Any, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert himap(*words, "hydra.run.dir=whole").code == 0
+    load = fakes.image
+
+    def sometimes(seed: int) -> Any:
+        if seed in (3, 6):
+            raise OSError("the disk is away")
+        return load(seed)
+
+    monkeypatch.setattr(fakes, "image", sometimes)
+    for shard in ("shard=1/2", "shard=2/2"):
+        assert himap(*words, "hydra.run.dir=run", shard).code == 0
+    assert result(tmp_path / "run")["failed"] == ["q3", "q6"]
+    monkeypatch.setattr(fakes, "image", load)
+    assert himap(*words, "hydra.run.dir=run", "shard=1/2").code == 0
+    assert result(tmp_path / "run")["failed"] == ["q3"]
+    assert himap(*words, "hydra.run.dir=run", "shard=2/2").code == 0
+    assert same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_sample_that_must_not_fail_leaves_no_result(
+    himap: Any, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    # The one that is asked last in its share: afterwards all have been asked.
+    words = (*words, "task.data.broken=[8]", "task.on_bad_sample=fail", "hydra.run.dir=run")
+    for shard in ("shard=1/2", "shard=2/2"):
+        done = himap(*words, shard)
+        assert done.code == 1
+        assert "sample q8 failed" in done.err[-1]
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_finished_share_needs_no_model_and_is_recorded_once(
+    himap: Any, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded: list[str] = []
+    create = tracking.create
+    monkeypatch.setattr(tracking, "create", lambda *args: recorded.append("run") or create(*args))
+    for shard in ("shard=1/2", "shard=2/2"):
+        assert himap(*words, "hydra.run.dir=run", shard).code == 0
+    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("the model is loaded"))
+    done = himap(*words, "hydra.run.dir=run", "shard=1/2")
+    assert done.code == 0
+    assert "accuracy" in done.out
+    assert recorded == ["run"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("shard=1/2", "shard=2/2"), ("shard=1/2", "shard=null"), ("shard=null", "shard=1/2")],
+    ids=str,
+)
+def test_other_settings_are_refused(
+    himap: Any, words: tuple[str, ...], tmp_path: Path, first: str, second: str
+) -> None:
+    assert himap(*words, "hydra.run.dir=run", first).code == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("answers*")}
+    done = himap(*words, "hydra.run.dir=run", second, "pruning.stages.deep.drop=0.5")
+    assert done.code == 1
+    assert "pruning.stages.deep.drop: 0.75 -> 0.5" in done.err[-1]
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("answers*")} == before
+
+
+def test_a_share_and_a_whole_run_exclude_each_other(
+    himap: Any, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    (run / "shards" / "1-of-2").mkdir(parents=True)
+    with shared(run), exclusive(run / "shards" / "1-of-2"):
+        for shard, code in (("shard=1/2", 1), ("shard=null", 1), ("shard=2/2", 0)):
+            done = himap(*words, "hydra.run.dir=run", shard)
+            assert done.code == code
+            assert code == 0 or "another run is writing there" in done.err[-1]
+    with exclusive(run):
+        assert himap(*words, "hydra.run.dir=run", "shard=1/2").code == 1
+
+
+def test_shares_need_a_folder_to_meet_in(himap: Any, words: tuple[str, ...], tmp_path: Path) -> None:
+    done = himap(*words, "shard=1/2")
+    assert done.code == 1
+    (line,) = done.err
+    assert line.startswith("shard=1/2: needs hydra.run.dir=FOLDER, the same for all shares")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_shares_of_a_multirun_meet_in_its_folder(himap: Any, words: tuple[str, ...], tmp_path: Path) -> None:
+    for index in (1, 2):
+        drops = "pruning.stages.deep.drop=0.5,0.75"
+        done = himap(*words[:3], "-m", *words[3:], drops, f"shard={index}/2", "hydra.sweep.dir=many")
+        assert done.code == 0, done.err
+    assert sorted(p.parent.name for p in (tmp_path / "many").glob("*/result.json")) == ["0", "1"]
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1/0", "2", "a/b", "-1/2", "1/2/3", ""])
+def test_a_share_that_there_is_not_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^shard={text}: must be a number and how many there are"):
+        Shard.parse(text)
+
+
+def test_shares_are_disjoint_complete_and_even() -> None:
+    samples: Any = list(range(17))
+    shares = [Shard(index, 5).of(samples) for index in range(1, 6)]
+    assert sorted(sample for share in shares for sample in share) == samples
+    assert {len(share) for share in shares} == {3, 4}
+
+
+@pytest.mark.slow
+def test_shares_that_end_at_the_same_time_are_joined_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "himap", "evaluate", "task.limit=12", "hardware.n_threads=1"]
+    workers = [
+        subprocess.Popen(
+            [*command, "hydra.run.dir=run", "tracking=offline", f"shard={index}/3"], cwd=tmp_path
+        )
+        for index in (1, 2, 3)
+    ]
+    assert [worker.wait(timeout=200) for worker in workers] == [0, 0, 0]
+    subprocess.run([*command, "hydra.run.dir=whole", "tracking=none"], cwd=tmp_path, check=True)
+    assert same(tmp_path / "run", tmp_path / "whole")
+    assert len(list((tmp_path / "run").rglob("*.wandb"))) == 1, "recorded by the one that joined"
