@@ -110,7 +110,8 @@ def _measure(
             advance()
     for name in strategies:
         if not jobs[name]:
-            raise UserError(f"benchmark.execution={config.execution}: none can run {name}: {_reasons(raw)}")
+            kinds = ",".join(config.execution)
+            raise UserError(f"benchmark.execution=[{kinds}]: {name} cannot be run: {_reasons(raw)}")
     fixed = _fixed_jobs(model, strategies, jobs, inputs, stack)
     for name, job in fixed.items():
         job.run(inputs)

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 Inputs = dict[str, "Tensor"]
 
+_TYPICAL = (640, 480)
+"""The picture for which conf/model counts image tokens where their number depends on it."""
+
+_LONGEST = 20
+"""Width over height that every processor takes."""
+
 
 def made_up(model: Model, shape: Shape, seed: int) -> Inputs:
     """An encoded batch with exactly the shape's tokens in every row, without padding.
@@ -54,39 +60,48 @@ def answers(model: Model, shape: Shape, seed: int) -> Tensor:
 
 def _pictured(model: Model, shape: Shape) -> Inputs:
     """A batch with the wanted image tokens, whatever the text around them."""
-    found = 0
-    for width, height in _sides(model, shape.n_image):
-        inputs = _encode(model, [Image.new("RGB", (width, height))], shape.batch_size)
-        found = _counts(model, inputs)[0].n_image
-        if found == shape.n_image:
+    found = []
+    for size in _sizes(model, shape.n_image):
+        inputs = _encode(model, size, 1, shape.batch_size)
+        found.append(_counts(model, inputs)[0].n_image)
+        n_pictures, left = divmod(shape.n_image, found[-1])
+        if left == 0 and n_pictures == 1:
             return inputs
-    if shape.n_image % found:
-        raise _no_such_number(model, shape, found)
-    n_pictures = shape.n_image // found
-    if inputs["pixel_values"].ndim == 4:
-        return _repeat(model, inputs, n_pictures)
-    return _encode(model, [Image.new("RGB", (width, height))] * n_pictures, shape.batch_size)
+        if left == 0 and inputs["pixel_values"].ndim == 4 and not _merge(model):
+            return _repeat(model, inputs, n_pictures)
+        if left == 0:  # pictures are told apart by what stands around them, or lie along an axis of their own
+            return _encode(model, size, n_pictures, shape.batch_size)
+    raise _no_such_number(model, shape, found[0])
 
 
-def _sides(model: Model, n_image: int) -> Iterator[tuple[int, int]]:
-    """Width and height, in pixels, of pictures that may have the wanted number of tokens."""
+def _sizes(model: Model, n_image: int) -> Iterator[tuple[int, int]]:
+    """Width and height, in pixels, of pictures that may have the wanted number of tokens, or a part of it."""
     config: Any = model.hf.config
     vision: Any = getattr(config, "vision_config", None)
-    merge = getattr(config, "spatial_merge_size", None) or getattr(vision, "spatial_merge_size", None)
-    if merge:  # one token for so many patches, whatever the picture's sides
+    if merge := _merge(model):
         cell = merge * vision.patch_size
         rows = next(n for n in range(math.isqrt(n_image), 0, -1) if n_image % n == 0)
-        yield n_image // rows * cell, rows * cell
+        if n_image <= _LONGEST * rows**2:
+            yield n_image // rows * cell, rows * cell
     side = getattr(vision, "image_size", None) or getattr(config, "visual", {}).get("image_size")
     if side:
         height, width = side if isinstance(side, list | tuple) else (side, side)
         yield width, height
+    yield _TYPICAL
 
 
-def _encode(model: Model, pictures: list[Image.Image], batch_size: int) -> Inputs:
+def _merge(model: Model) -> int | None:
+    """Where a picture of any sides has one token for a square of patches: the patches along its side."""
+    config: Any = model.hf.config
+    vision: Any = getattr(config, "vision_config", None)
+    return getattr(config, "spatial_merge_size", None) or getattr(vision, "spatial_merge_size", None)
+
+
+def _encode(model: Model, size: tuple[int, int], n_pictures: int, batch_size: int) -> Inputs:
     from himap.tasks.base import Prompt
 
-    return model.encode([Prompt("Describe the picture.", tuple(pictures))] * batch_size)
+    pictures = tuple(Image.new("RGB", size) for _ in range(n_pictures))
+    return model.encode([Prompt("Describe the picture.", pictures)] * batch_size)
 
 
 def _repeat(model: Model, inputs: Inputs, times: int) -> Inputs:
@@ -116,7 +131,7 @@ def _fit(model: Model, inputs: Inputs, shape: Shape, generator: torch.Generator)
     if wanted < 1:
         raise UserError(
             f"model.architecture.n_instruction={shape.n_instruction}: must be at least {between + 1} "
-            f"({between} tokens of text stand between the image tokens of {model.name})."
+            f"(text must follow the image, and {between} tokens of it stand between the image tokens)."
         )
     batch_size = shape.batch_size
     fitted = {}
@@ -164,5 +179,5 @@ def _image_span(model: Model, inputs: Inputs) -> tuple[int, int]:
 def _no_such_number(model: Model, shape: Shape, found: int) -> UserError:
     return UserError(
         f"benchmark.n_image={shape.n_image}: {model.name} gives {found} image tokens a picture (choose a "
-        "multiple, or another model)."
+        "multiple of that, or another model)."
     )
