@@ -96,7 +96,9 @@ def _strategies(config: AnalyzeConfig) -> list[Strategy]:
 
 def _identity(config: AnalyzeConfig) -> dict[str, Any]:
     """The settings that change what is measured."""
-    same = identity(config.model, config.pruning, config.task, config.hardware)
+    from himap.models.fingerprint import identified
+
+    same = identified(identity(config.model, config.pruning, config.task, config.hardware), config.model)
     if not isinstance(config.settings, KeptConfig):
         del same["pruning"]
     return {**same, "analysis": config.settings.measured()}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _WHOLE = 64 * 2**20
 """Files up to this size are read whole, in bytes."""
+_EDGE = 2**20
 _BLOCK = 4096
 _N_BLOCKS = 1024
 
@@ -72,9 +73,8 @@ def _blocks(size: int) -> Iterator[tuple[int, int]]:
     if size <= _WHOLE:
         yield 0, size
         return
-    edge = 2**20
-    yield 0, edge
-    step = (size - 2 * edge - _BLOCK) // (_N_BLOCKS - 1)
+    yield 0, _EDGE
+    step = (size - 2 * _EDGE - _BLOCK) // (_N_BLOCKS - 1)
     for number in range(_N_BLOCKS):
-        yield edge + number * step, _BLOCK
-    yield size - edge, edge
+        yield _EDGE + number * step, _BLOCK
+    yield size - _EDGE, _EDGE
