@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from himap.config import HardwareConfig, ModelConfig, PruningConfig, StageConfig, TaskConfig, identity
 from himap.errors import ConfigError
@@ -40,7 +40,8 @@ class ModelEvaluator:
         self._hardware = hardware
         self._heldout_limit = heldout_limit
         self._bar = bar
-        self._reuse = Reuse(hardware.reuse_mib)
+        self._reuse = Reuse(0)
+        self._weights: str | None = None
         self._model: Model | None = None
         self._tasks: dict[str, Task] = {}
 
@@ -49,16 +50,17 @@ class ModelEvaluator:
         from himap.together import Request, evaluate_together
 
         config = self._task_of(split)
+        model = self._loaded()
         requests = [
             Request(
                 job.strategy,
                 job.folder / "answers.jsonl",
-                identity(self._model_config, configured(job.strategy), config, self._hardware),
+                self._identity(job.strategy, config),
             )
             for job in jobs
         ]
         results = evaluate_together(
-            self._loaded(),
+            model,
             requests,
             self._tasks[split],
             batch_size=self._hardware.batch_size,
@@ -83,12 +85,21 @@ class ModelEvaluator:
             self._tasks[split].samples()
         self._loaded()
 
+    def _identity(self, strategy: Strategy, task: TaskConfig) -> dict[str, Any]:
+        same = identity(self._model_config, configured(strategy), task, self._hardware)
+        return same if self._weights is None else {**same, "weights": self._weights}
+
     def _loaded(self) -> Model:
         if self._model is None:
             from himap import models
+            from himap.features import open_cache
             from himap.hardware import prepare
+            from himap.models.fingerprint import fingerprint
 
             prepare(self._hardware)
+            self._weights = fingerprint(self._model_config)
+            cache = open_cache(self._model_config, self._hardware, self._weights)
+            self._reuse = Reuse(self._hardware.reuse_mib, cache)
             self._model = models.load(self._model_config, self._hardware)
         return self._model
 
