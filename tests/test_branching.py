@@ -13,6 +13,7 @@ from torch import Tensor
 
 import himap.dropping
 from himap.branching import Branches, Leaf
+from himap.errors import UserError
 from himap.models.stepping import Stepper
 from himap.strategy import Strategy
 from himap.trie import trie
@@ -172,6 +173,16 @@ def test_the_trunk_ends_where_nobody_needs_it(monkeypatch: pytest.MonkeyPatch) -
     assert [found[index, n_tokens] for index in range(N_LAYERS)] == [2, 1, 0, 0, 0, 0]
     found = counted(model, [stages((2, 0.5, "img2txt")), PLAIN], monkeypatch)
     assert [found[index, n_tokens] for index in range(N_LAYERS)] == [2, 1, 1, 1, 1, 1]
+
+
+def test_a_pruner_beside_it_is_refused() -> None:
+    model = tiny(next(iter(MAKERS)), "sdpa")
+    with pruner(model, FASTV), pytest.raises(UserError, match="attached"), branches(model, [HIMAP]):
+        pass
+    with branches(model, [HIMAP]), pytest.raises(UserError, match="attached"), pruner(model, FASTV):
+        pass
+    with pruner(model, FASTV):
+        pass
 
 
 def test_strategies_that_keep_the_same_tokens_are_one() -> None:

@@ -18,6 +18,7 @@ from himap.entry import Entry
 from himap.forked import PathCache
 from himap.layout import Counts, Layout
 from himap.masks import decode_mask, prefill_mask
+from himap.pruning import alone
 from himap.selection import Selection, gather_tokens, stacked
 from himap.strategy import Stage, Strategy
 from himap.support import check_layout, check_supported, text_decoder
@@ -101,6 +102,7 @@ class Branches:
 
     def __enter__(self) -> Branches:
         with ExitStack() as stack:
+            stack.enter_context(alone(self._model, "strategies"))
             stages = [stage for strategy in self._strategies for stage in strategy.stages]
             for layer in sorted({stage.layer for stage in stages if reads_attention(stage)}):
                 stack.enter_context(tap(self._decoder.layers[layer - 1].self_attn, self._listen))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -25,6 +25,22 @@ from himap.support import check_cached_call, check_call, check_layout, check_sup
 __all__ = ["Pruner", "check_supported", "text_decoder"]
 
 _attached: WeakSet[nn.Module] = WeakSet()
+
+
+@contextmanager
+def alone(model: nn.Module, who: str) -> Iterator[None]:
+    """Let nobody else prune the model meanwhile.
+
+    Raises:
+        UserError: somebody does already.
+    """
+    if model in _attached:
+        raise UserError(f"{who}: a pruner is attached to this model already (leave its `with` block first).")
+    _attached.add(model)
+    try:
+        yield
+    finally:
+        _attached.discard(model)
 
 
 class _Prefill:
@@ -97,12 +113,8 @@ class Pruner:
         return result
 
     def __enter__(self) -> Pruner:
-        if self._stack is not None or self.model in _attached:
-            raise UserError(
-                f"pruning={self.strategy.name}: a pruner is attached to this model already "
-                "(leave its `with` block first)."
-            )
         with ExitStack() as stack:
+            stack.enter_context(alone(self.model, f"pruning={self.strategy.name}"))
             if self.strategy.stages:
                 self._attach(stack)
             self._stack = stack.pop_all()
@@ -118,8 +130,6 @@ class Pruner:
             stack.close()
 
     def _attach(self, stack: ExitStack) -> None:
-        _attached.add(self.model)
-        stack.callback(_attached.discard, self.model)
         stages = self.strategy.stages
         before = self.model.register_forward_pre_hook(self._before_model, with_kwargs=True)
         stack.callback(before.remove)
