@@ -1,0 +1,50 @@
+"""The comparison as a table on the terminal, its reasons as footnotes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from compare import Figure, Prompts, unexplained, unneeded
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+_WIDTH_OF_FILES = 150
+
+
+def show(
+    figures: Sequence[Figure], asked: Sequence[Prompts], judged: dict[str, Any], left_out: Sequence[str]
+) -> None:
+    """Print figures, prompts, the judge's requests, and what nobody expected."""
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES, highlight=False)
+    notes: dict[str, int] = {}
+
+    def why(row: Figure | Prompts) -> str:
+        return "" if row.agrees or not row.reason else f"({notes.setdefault(row.reason, len(notes) + 1)})"
+
+    table = Table("task", "metric", "himap's options", "ours", "lmms-eval", "difference", "documents", "why")
+    for row in figures:
+        documents = f"{row.n_documents - row.n_differ}/{row.n_documents}" if row.n_documents else ""
+        cells = (f"{row.ours:.10g}", f"{row.theirs:.10g}", "0" if row.agrees else f"{row.difference:+.6g}")
+        table.add_row(row.case, row.metric, _options(row), *cells, documents, why(row))
+    console.print(table)
+    table = Table("task", "himap's options or family", "equal prompts", "why")
+    for one in asked:
+        table.add_row(one.case, _options(one), f"{one.n_equal}/{one.n}", why(one))
+    console.print(table)
+    for name, sent in judged.items():
+        console.print(f"{name}: {sent['n_equal']} of {sent['n_ours']} requests to the judge are equal.")
+    for reason, number in notes.items():
+        console.print(f"({number}) {escape(reason)}")
+    if left_out:
+        console.print(f"Left out, because lmms-eval needs Java for captions: {', '.join(left_out)}.")
+    for odd in unexplained([*figures, *asked]):
+        console.print(f"UNEXPLAINED: {odd.case} ({_options(odd)})")
+    for odd in unneeded([*figures, *asked]):
+        console.print(f"AGREES AFTER ALL: {odd.case} ({_options(odd)}), no reason: {escape(odd.reason)}")
+
+
+def _options(row: Figure | Prompts) -> str:
+    return escape(row.options or "defaults")
