@@ -1,6 +1,6 @@
 # Every target says what it does in its `##` comment; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep figures train test test-slow check format build clean
+.PHONY: help setup sweep figures train test test-slow check format build clean crosscheck
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -29,6 +29,17 @@ figures: setup  ## Draw Fig. 3 to 6 and the kept tokens of the embedded model: o
 	$(ANALYZE) experiment=fig5 hydra.run.dir=$(FIGURES)/fig5
 	$(ANALYZE) experiment=fig6 hydra.run.dir=$(FIGURES)/fig6
 	$(ANALYZE) analysis=kept hydra.run.dir=$(FIGURES)/kept
+
+# lmms-eval pins packages that we do not, so it has an environment of its own. The torchvision that it pulls in
+# need not fit torch's build, and without one it imports.
+.venv-lmms/.ready: benchmarks/lmms_eval/requirements.txt constraints.txt
+	$(PYTHON) -m venv .venv-lmms
+	.venv-lmms/bin/python -m pip install -c constraints.txt -r benchmarks/lmms_eval/requirements.txt
+	.venv-lmms/bin/python -m pip uninstall -y torchvision
+	touch $@
+
+crosscheck: setup .venv-lmms/.ready  ## Compare our scores with lmms-eval's: benchmarks/results/lmms_eval.json
+	$(BIN)/python benchmarks/lmms_eval/crosscheck.py
 
 train: setup  ## Train the embedded model again (an hour or two on two cores, minutes on a GPU)
 	$(BIN)/himap train
