@@ -2,8 +2,8 @@
 
 Two sets on the embedded model: 64 configurations that a sweep with the default sampler asked for (the sweep
 runs first, on few samples), and 64 that share the paper's first stage. Each set is evaluated in one pass, in
-groups of 16, separately in the same warm process, and (a few of them) with a process for each. All answers must
-be equal, logits up to 1e-5. Keeps benchmarks/results/one_pass.json.
+groups of 16, separately in the same warm process, and (a few of them) with a process for each. All answers
+must be equal, logits up to 1e-5. Keeps benchmarks/results/one_pass.json.
 """
 
 from __future__ import annotations
