@@ -2,8 +2,8 @@
 
     python benchmarks/scoring_memory.py
 
-One call of `column_sums` in LLaVA-1.5-7B's shape (32 heads of 128, single precision on the CPU) in a process of
-its own for each length and criterion; counted is how far the process' peak rises above what it held with the
+One call of `column_sums` in LLaVA-1.5-7B's shape (32 heads of 128, single precision on the CPU), in a process
+of its own for each length and criterion; counted is how far its peak rises above what it held with the
 query and the key. Beside it: what the whole attention map of that layer would take. Keeps
 benchmarks/results/scoring_memory.json.
 """
