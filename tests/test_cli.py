@@ -161,6 +161,18 @@ def test_a_multirun_fails_before_its_first_job(himap: Any, tmp_path: Path) -> No
     assert folders(tmp_path) == []
 
 
+def test_jobs_of_a_multirun_that_fail_are_a_line_each_and_the_others_run(
+    himap: Any, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    many = ("task.data.broken=[0,1],[],[1,0]", "task.limit=2", "hydra.sweep.dir=many")
+    done = himap("evaluate", "-m", *tiny, *many)
+    assert done.code == 1
+    lines = [line for line in done.err if "no sample was answered" in line]
+    assert len(lines) == 2
+    assert not [line for line in done.err if line.startswith(("Error executing", "Traceback"))]
+    assert [(tmp_path / "many" / job / "result.json").exists() for job in "012"] == [False, True, False]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -61,6 +61,7 @@ def launch(verb: str, schema: type, run: Run, arguments: Sequence[str]) -> None:
         _check(verb, schema, flags)
 
     folders: list[Path] = []
+    failed: list[Path] = []
 
     def job(cfg: DictConfig) -> None:
         folder = Path(HydraConfig.get().runtime.output_dir)
@@ -70,15 +71,19 @@ def launch(verb: str, schema: type, run: Run, arguments: Sequence[str]) -> None:
         except UserError as error:
             # For reports over many runs, which say of each why it has no result.
             write_atomic(folder / _ERROR, " ".join(str(error).split()) + "\n")
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise  # Hydra goes on with the other jobs and raises this again at the end
+            if _elsewhere():
+                raise
             print(" ".join(str(error).split()), file=sys.stderr)
-            sys.exit(1)
+            if HydraConfig.get().mode != RunMode.MULTIRUN:
+                sys.exit(1)
+            failed.append(folder)
 
     application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)
     try:
         with _raising_hydra(), _typed([f"himap {verb}", *arguments]):
             application()
+        if failed:
+            sys.exit(1)
     except KeyboardInterrupt:
         print(_how_to_go_on(verb, arguments, folders), file=sys.stderr)
         sys.exit(130)
@@ -86,6 +91,12 @@ def launch(verb: str, schema: type, run: Run, arguments: Sequence[str]) -> None:
         if isinstance(error, UserError):
             raise
         raise explain(error, flags.overrides, OmegaConf.create({}), schema) from error
+
+
+def _elsewhere() -> bool:
+    """Whether a launcher runs this job in another process, from which only an exception comes back."""
+    hydra = HydraConfig.get()
+    return hydra.mode == RunMode.MULTIRUN and not str(hydra.launcher._target_).endswith(".BasicLauncher")
 
 
 def _run(schema: type, run: Run, cfg: DictConfig, folder: Path) -> None:
