@@ -1,4 +1,4 @@
-"""A sweep over the synthetic stand-in, to be killed: `python killed_worker.py FOLDER STORAGE TRIALS SECONDS`.
+"""A sweep over the stand-in, to be killed: `python killed_worker.py FOLDER STORAGE TRIALS SECONDS GROUP`.
 
 Every evaluation appends a line to evaluations.log when it begins and when its result is ready to be returned.
 """
@@ -17,7 +17,7 @@ from himap.search.study import run
 from himap.strategy import Strategy
 
 
-def main(folder: Path, storage: str, trials: int, seconds: float) -> None:
+def main(folder: Path, storage: str, trials: int, seconds: float, group: int) -> None:
     def log(text: str) -> None:
         with open(folder / "evaluations.log", "a") as file:
             file.write(text + "\n")
@@ -31,8 +31,8 @@ def main(folder: Path, storage: str, trials: int, seconds: float) -> None:
         time.sleep(seconds)
         return synthetic.answer(strategy, split, where)
 
-    run(synthetic.sweep(trials=trials, seeds=6, storage=storage), folder, evaluate)
+    run(synthetic.sweep(trials=trials, seeds=6, storage=storage, group=group), folder, evaluate)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]))

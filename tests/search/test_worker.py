@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def test_failures_in_a_row_stop_the_sweep(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match="5 trials in a row failed, the last one with: RuntimeError: weights are gone"
     ):
-        run(synthetic.sweep(trials=50), tmp_path, evaluate)
+        run(synthetic.sweep(trials=50, group=1), tmp_path, evaluate)
 
 
 def test_a_small_space_ends_before_its_budget(tmp_path: Path) -> None:
@@ -132,7 +133,8 @@ def test_a_small_space_ends_before_its_budget(tmp_path: Path) -> None:
     assert len(read_outcome(tmp_path).trials) == 6
 
 
-def test_a_stop_by_the_user_goes_on_under_the_same_number(tmp_path: Path) -> None:
+@pytest.mark.parametrize("group", [1, 3])
+def test_a_stop_by_the_user_goes_on_under_the_same_numbers(group: int, tmp_path: Path) -> None:
     stopped: list[Path] = []
 
     @synthetic.one_by_one
@@ -142,15 +144,18 @@ def test_a_stop_by_the_user_goes_on_under_the_same_number(tmp_path: Path) -> Non
             raise KeyboardInterrupt
         return synthetic.answer(strategy, split, folder)
 
+    sweep = synthetic.sweep(trials=8, seeds=4, group=group)
     with pytest.raises(KeyboardInterrupt):
-        run(synthetic.sweep(trials=8, seeds=4), tmp_path, evaluate)
-    params = told(tmp_path).get_trials()[4].params
-    # The process still lives, so its trial still counts as owned; give it to a dead one as a real stop would.
-    trial = tmp_path / "trials" / "4" / "trial.json"
-    trial.write_text(trial.read_text().replace('"started": "', '"started": "0'))
-    run(synthetic.sweep(trials=8, seeds=4), tmp_path, evaluate)
-    assert told(tmp_path).get_trials()[4].params == params
-    assert '"attempt": 1' in trial.read_text(), "a user's stop does not count against the trial"
+        run(sweep, tmp_path, evaluate)
+    params = [trial.params for trial in told(tmp_path).get_trials()]
+    # The process still lives, so its trials count as owned; give them to a dead one as a real stop would.
+    files = sorted(tmp_path.glob("trials/*/trial.json"))
+    for file in files:
+        file.write_text(file.read_text().replace('"started": "', '"started": "0'))
+    run(sweep, tmp_path, evaluate)
+    assert [trial.params for trial in told(tmp_path).get_trials()][: len(files)] == params[: len(files)]
+    attempts = [json.loads(file.read_text())["attempt"] for file in files]
+    assert attempts == [1] * len(files), "a user's stop does not count against any trial"
     assert len(read_outcome(tmp_path).trials) == 8
 
 

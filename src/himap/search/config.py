@@ -107,6 +107,10 @@ class SearchConfig:
         starts: configurations that are tried first, such as the layers that `himap analyze` suggests; axes
             that one leaves out are as in `pruning`.
         seed: of the sampler and of the seeds.
+        group: how many trials are evaluated together in one pass over the samples: a number, or `auto`, which
+            looks at the memory, at what the sampler knows and at what is left of the budget.
+        max_attempts: a trial whose process died is begun again until it was begun so often, then it has
+            failed; one that died in a group is begun alone before it is given up.
         storage: `sqlite` or `journal` (a file in the sweep's folder), or a database URL for Optuna.
         name: the study's name in a database that several sweeps share, and the group of its W&B runs; by
             default the sweep's folder.
@@ -122,6 +126,8 @@ class SearchConfig:
     sampler: str = "tpe"
     seeds: int = 24
     seed: int = 0
+    group: int | str = "auto"
+    max_attempts: int = 2
     storage: str = "sqlite"
     name: str | None = None
     flops: str = "paper"
@@ -134,6 +140,9 @@ class SearchConfig:
     def __post_init__(self) -> None:
         for key, low in (("trials", 1), ("seeds", 0), ("seed", 0), ("heldout_points", 0)):
             at_least(f"search.{key}", getattr(self, key), low)
+        at_least("search.max_attempts", self.max_attempts, 1)
+        if self.group != "auto" and (not isinstance(self.group, int) or self.group < 1):
+            raise ConfigError(f"search.group={self.group}: must be auto or a number of trials, at least 1.")
         at_least("search.heldout_limit", self.heldout_limit, 1)
         one_of("search.sampler", self.sampler, SAMPLERS)
         one_of("search.flops", self.flops, FLOPS)

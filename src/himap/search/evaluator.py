@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,13 +51,23 @@ def ask(
         return [error] * len(jobs)
 
 
-def evaluate_once(evaluate: Evaluator, job: Job, split: str) -> None:
-    """Evaluate a strategy into its folder's result.json, unless it lies there already."""
-    with locked(job.folder):
-        path = job.folder / "result.json"
-        if path.exists():
-            return
-        (reply,) = evaluate([job], split, lambda share: None)
-        if isinstance(reply, Exception):
-            raise reply
-        write_json(path, reply)
+def evaluate_once(
+    evaluate: Evaluator, jobs: Sequence[Job], split: str, advance: Callable[[float], None]
+) -> None:
+    """Evaluate strategies into their folders' result.json, together; what lies there already stays.
+
+    Raises:
+        Exception: the first that came instead of a result; the other results are written.
+    """
+    with ExitStack() as held:
+        # In one order for every worker, so that no two wait for each other.
+        for job in sorted(jobs, key=lambda job: job.folder):
+            held.enter_context(locked(job.folder))
+        missing = [job for job in jobs if not (job.folder / "result.json").exists()]
+        replies = evaluate(missing, split, advance) if missing else []
+        for job, reply in zip(missing, replies, strict=True):
+            if not isinstance(reply, Exception):
+                write_json(job.folder / "result.json", reply)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from himap.search.evaluator import Evaluator, Job, evaluate_once
@@ -29,9 +30,15 @@ def check(
     chosen: dict[str, Strategy],
     split: str,
     folder: Path,
+    most: int,
+    on_progress: Callable[[int, float], None],
     on_point: Callable[[str], None],
 ) -> None:
-    """Evaluate the chosen strategies into heldout/<key>/; what lies there already stays."""
-    for key, strategy in chosen.items():
-        evaluate_once(evaluate, Job(strategy, folder / "heldout" / key), split)
-        on_point(key)
+    """Evaluate the chosen strategies into `folder`/<key>/, at most `most` together; what lies there stays."""
+    keys = list(chosen)
+    for first in range(0, len(keys), most):
+        group = keys[first : first + most]
+        jobs = [Job(chosen[key], folder / key) for key in group]
+        evaluate_once(evaluate, jobs, split, partial(on_progress, len(jobs)))
+        for key in group:
+            on_point(key)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DYNAMIC = ("tpe", "random")
 # Samplers that learn from seeds; the others have a first generation, a sequence or a raster of their own.
 SEEDED = ("tpe", "gp")
+# Samplers whose next choice depends on what came of the earlier ones.
+LEARNING = ("tpe", "gp", "nsga2")
 _N_DRAWS = 4000
 
 

@@ -16,7 +16,8 @@ from himap.errors import ConfigError, UserError
 from himap.files import write_json
 from himap.search import heldout
 from himap.search.config import SearchConfig
-from himap.search.evaluator import Evaluator, Job, evaluate_once
+from himap.search.evaluator import Evaluator
+from himap.search.group import MOST
 from himap.search.outcome import is_sweep, read_outcome, read_study
 from himap.search.owner import locked
 from himap.search.restore import restore
@@ -43,6 +44,7 @@ class Sweep:
         split: where trials are evaluated.
         identity: the nested settings (model, task, ...) that change numbers; with the search's own they must
             stay the same in a folder.
+        most: strategies that memory lets run together.
     """
 
     config: SearchConfig
@@ -51,6 +53,7 @@ class Sweep:
     cost: Callable[[Strategy], float]
     split: str
     identity: dict[str, Any]
+    most: int = MOST
 
     def __post_init__(self) -> None:
         for number, given in enumerate(self.config.starts):
@@ -73,6 +76,9 @@ class Watcher:
 
     def phase(self, name: str, total: int, done: int) -> None:
         """A phase of `total` steps begins, `done` of which are there already."""
+
+    def progress(self, n: int, share: float) -> None:
+        """`share` (0 to 1) of the work on `n` strategies that run together is done."""
 
     def trial(self, finished: Finished) -> None:
         """A trial was evaluated."""
@@ -115,6 +121,10 @@ def _run(sweep: Sweep, folder: Path, evaluate: Evaluator, watcher: Watcher) -> b
         seed=sweep.config.seed,
         split=sweep.split,
         flops=sweep.config.flops,
+        group=sweep.config.group,
+        most=sweep.most,
+        max_attempts=sweep.config.max_attempts,
+        on_progress=watcher.progress,
         on_finished=watcher.trial,
     )
     beside = {
@@ -122,10 +132,9 @@ def _run(sweep: Sweep, folder: Path, evaluate: Evaluator, watcher: Watcher) -> b
         for strategy in sweep.baselines.values()
         if sweep.space.params_of(strategy) is None
     }
+    most = sweep.most if sweep.config.group == "auto" else int(sweep.config.group)
     watcher.phase("baselines", len(beside), 0)
-    for key, strategy in beside.items():
-        evaluate_once(evaluate, Job(strategy, folder / "baselines" / key), sweep.split)
-        watcher.point(key)
+    heldout.check(evaluate, beside, sweep.split, folder / "baselines", most, watcher.progress, watcher.point)
     watcher.phase("trials", sweep.config.trials, worker.n_ended())
     worker.run()
     if worker.others_running():
@@ -134,7 +143,15 @@ def _run(sweep: Sweep, folder: Path, evaluate: Evaluator, watcher: Watcher) -> b
     outcome = read_outcome(folder)
     chosen = heldout.choose(outcome, sweep.space, sweep.baselines, sweep.config.heldout_points)
     watcher.phase("held-out", len(chosen), 0)
-    heldout.check(evaluate, chosen, sweep.config.heldout_split, folder, watcher.point)
+    heldout.check(
+        evaluate,
+        chosen,
+        sweep.config.heldout_split,
+        folder / "heldout",
+        most,
+        watcher.progress,
+        watcher.point,
+    )
     return True
 
 

@@ -27,6 +27,7 @@ class Record:
         key: what makes configurations equal, see `Space.key`.
         attempt: how often its evaluation was started.
         owner: the process that evaluates or evaluated it.
+        together: whether it is evaluated in a group, so that a death may be another trial's fault.
         copy_of: the trial whose result it shares, because their configurations are equal.
     """
 
@@ -35,6 +36,7 @@ class Record:
     key: str
     attempt: int
     owner: Owner
+    together: bool = False
     copy_of: int | None = None
 
 

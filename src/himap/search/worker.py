@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import random
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from himap.errors import UserError
-from himap.search.evaluator import Evaluator, Job, ask
+from himap.search import group as groups
+from himap.search.evaluator import Evaluator, Job, Reply, ask
 from himap.search.front import Point
 from himap.search.outcome import point_of
 from himap.search.owner import Owner, heartbeat, locked
-from himap.search.sampler import DYNAMIC
+from himap.search.sampler import DYNAMIC, LEARNING
 from himap.search.space import Params, Space
 from himap.search.trials import Record, TrialStore
 
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial, Trial
 
-# A trial whose process died this often (out of memory, say) is recorded as failed instead of killing forever.
-MAX_ATTEMPTS = 3
 # So many failures in a row mean that something is wrong with the set-up, not with a configuration.
 MAX_FAILURES_IN_ROW = 5
 # A sampler that proposes known configurations so often in a row gets a random new one instead.
@@ -49,8 +49,13 @@ class Worker:
     Attributes:
         folder: the sweep's folder.
         sampler: name of the study's sampler.
+        group: how many trials are evaluated together: `auto` or a number.
+        most: the most that `auto` takes.
+        n_workers: how many processes work on the study, where that is known; at least those that are seen.
+        max_attempts: after so many starts whose process died a trial is recorded as failed.
         split: where trials are evaluated.
         flops: which share is the second objective.
+        on_progress: hears how many trials run together, and the share of their work that is done.
         on_finished: called after each evaluated trial.
     """
 
@@ -61,8 +66,13 @@ class Worker:
     budget: int
     sampler: str
     seed: int
+    group: int | str = 1
+    most: int = groups.MOST
+    n_workers: int = 1
+    max_attempts: int = 2
     split: str = "search"
     flops: str = "paper"
+    on_progress: Callable[[int, float], None] = lambda n, share: None
     on_finished: Callable[[Finished], None] = lambda finished: None
     _failures_in_row: int = field(default=0, init=False)
 
@@ -75,25 +85,52 @@ class Worker:
         Raises:
             UserError: the first trials, or several in a row, failed.
         """
-        while (job := self._next()) is not None:
-            self._work(*job)
+        while records := self._next():
+            self._work(records)
 
-    def _next(self) -> tuple[Trial, Record] | None:
-        """The next trial to evaluate: one that a dead worker left, or a new one; None when there is none."""
+    def _next(self) -> list[Record]:
+        """The trials to evaluate next: those that a dead worker left, or new ones; none when all is done."""
         with locked(self.folder):
             adopted = self._mend()
-            if adopted is not None:
+            if adopted:
                 return adopted
+            records: list[Record] = []
+            size = self._size()
             n_copies = 0
-            while self.n_taken() < self.budget:
+            while len(records) < size and self.n_taken() < self.budget:
                 if not self._propose(force=n_copies >= _MAX_COPIES_IN_ROW):
-                    return None
-                trial = self.study.ask()
-                job = self._claim(trial)
-                if job is not None:
-                    return job
-                n_copies += 1
-            return None
+                    break
+                record = self._claim(self.study.ask(), together=size > 1)
+                if record is None:
+                    n_copies += 1
+                else:
+                    records.append(record)
+                    n_copies = 0
+            return records
+
+    def _size(self) -> int:
+        """How many new trials to take."""
+        from optuna.trial import TrialState
+
+        if self.group != "auto":
+            return int(self.group)
+        trials = self.study.get_trials(deepcopy=False)
+        states = [trial.state for trial in trials if "copy_of" not in trial.user_attrs]
+        return groups.size(
+            self.most,
+            n_left=self.budget - self.n_taken(),
+            n_workers=max(self.n_workers, self._n_alive()),
+            n_waiting=states.count(TrialState.WAITING),
+            n_known=states.count(TrialState.COMPLETE) if self.sampler in LEARNING else None,
+        )
+
+    def _n_alive(self) -> int:
+        """Processes that evaluate trials, this one included."""
+        from optuna.trial import TrialState
+
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        records = (self.store.record(trial.number) for trial in running)
+        return len({Owner.me(), *(record.owner for record in records if record is not None)})
 
     def n_taken(self) -> int:
         """Configurations that are evaluated or being evaluated: what the budget counts."""
@@ -115,10 +152,16 @@ class Worker:
 
         return bool(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
-    def _mend(self) -> tuple[Trial, Record] | None:
-        """Tell results that were written but not told, and take over a trial whose owner died."""
+    def _mend(self) -> list[Record]:
+        """Tell results that were written but not told, and take over trials whose owners died.
+
+        At the first retry all of them together; after a second death one by one, because one that kills
+        its process must not take the others with it.
+        """
         from optuna.trial import Trial, TrialState
 
+        first: list[tuple[FrozenTrial, int]] = []
+        later: list[tuple[FrozenTrial, int]] = []
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             record = self.store.record(frozen.number)
             if record is not None and record.owner.alive(self.store.heartbeat(frozen.number)):
@@ -126,16 +169,23 @@ class Worker:
             if self.store.result(frozen.number) is not None or self.store.error(frozen.number) is not None:
                 self._tell(frozen.number)
                 continue
-            if record is not None and record.attempt >= MAX_ATTEMPTS:
-                self.store.fail(frozen.number, f"its process died {record.attempt} times during this trial")
+            attempt = 0 if record is None else record.attempt
+            # What died in a group may have died of another's fault: before it is given up it runs alone.
+            if record is not None and attempt >= self.max_attempts and not record.together:
+                self.store.fail(frozen.number, f"its process died {attempt} times during this trial")
                 self._tell(frozen.number)
                 continue
-            # Its parameters and, where it got that far, its answers are kept: it goes on under its number.
-            trial = Trial(self.study, frozen._trial_id)
-            job = self._claim(trial, attempt=record.attempt + 1 if record else 1)
-            if job is not None:
-                return job
-        return None
+            (first if attempt <= 1 else later).append((frozen, attempt + 1))
+        most = self.most if self.group == "auto" else int(self.group)
+        adopted = []
+        for orphans in (first[:most], *([orphan] for orphan in later)):
+            for frozen, attempt in orphans:
+                # Parameters and, where it got that far, answers are kept: it goes on under its number.
+                trial = Trial(self.study, frozen._trial_id)
+                adopted.append(self._claim(trial, together=len(orphans) > 1, attempt=attempt))
+            if any(adopted):
+                break
+        return [record for record in adopted if record is not None]
 
     def _propose(self, force: bool) -> bool:
         """Enqueue a configuration where the sampler is not to choose; False when the space is exhausted."""
@@ -174,18 +224,18 @@ class Worker:
                 known.setdefault(trial.user_attrs["key"], trial.number)
         return known
 
-    def _claim(self, trial: Trial, attempt: int = 1) -> tuple[Trial, Record] | None:
+    def _claim(self, trial: Trial, *, together: bool, attempt: int = 1) -> Record | None:
         """Make a trial this process's own; None if an equal one is known, whose result is told at once."""
         params = self.space.suggest(trial, dynamic=self.sampler in DYNAMIC)
         key = self.space.key(self.space.strategy(params))
         known = self._known()
         source = known.get(key)
         if source is None or source == trial.number:
-            record = Record(trial.number, params, key, attempt, Owner.me())
+            record = Record(trial.number, params, key, attempt, Owner.me(), together=together)
             # The folder first: what has a key in the database also has its parameters on disk.
             self.store.start(record)
             trial.set_user_attr("key", key)
-            return trial, record
+            return record
         trial.set_user_attr("copy_of", source)
         self.store.start(Record(trial.number, params, key, attempt, Owner.me(), copy_of=source))
         result = self.store.result(source)
@@ -196,37 +246,50 @@ class Worker:
         self._tell(trial.number)
         return None
 
-    def _work(self, trial: Trial, record: Record) -> None:
-        number = trial.number
-        folder = self.store.folder(number)
+    def _work(self, records: Sequence[Record]) -> None:
+        """Evaluate claimed trials together; write and tell what came of each."""
         error: str | None = None
-        with heartbeat(self.store.heartbeat(number)):
+        jobs = [Job(self.space.strategy(r.params), self.store.folder(r.number)) for r in records]
+        with ExitStack() as alive:
+            # Until they are told: a worker on another host takes a trial without a heartbeat for abandoned.
+            for record in records:
+                alive.enter_context(heartbeat(self.store.heartbeat(record.number)))
             try:
-                job = Job(self.space.strategy(record.params), folder)
-                (reply,) = ask(self.evaluate, [job], self.split, lambda share: None)
-                if not isinstance(reply, Exception):
-                    try:
-                        point_of(reply, self.flops)
-                        self.store.finish(number, reply)
-                    except Exception as caught:
-                        reply = caught
+                replies = ask(self.evaluate, jobs, self.split, lambda n: self.on_progress(len(jobs), n))
+                for record, reply in zip(records, replies, strict=True):
+                    error = self._conclude(record, reply)
             except KeyboardInterrupt:
-                # A user's stop is not the trial's fault; it goes on when the sweep is started again.
-                self.store.start(replace(record, attempt=record.attempt - 1))
+                # A user's stop is not the trials' fault; they go on when the sweep is started again.
+                for record in records:
+                    if self.store.result(record.number) is None and self.store.error(record.number) is None:
+                        self.store.start(replace(record, attempt=record.attempt - 1))
                 raise
-            if isinstance(reply, Exception):
-                error = "".join(traceback.format_exception_only(reply)).strip()
-                self.store.fail(number, error)
-                text = "".join(traceback.format_exception(reply))
-                (folder / "traceback.txt").write_text(text, encoding="utf-8")
-        frozen = self._tell(number)
-        self.on_finished(Finished(number, record.params, self._point(frozen), error, n_done=self.n_ended()))
-        self._failures_in_row = self._failures_in_row + 1 if error else 0
+
         if self._failures_in_row >= MAX_FAILURES_IN_ROW:
+            path = jobs[-1].folder / "traceback.txt"
             raise UserError(
                 f"search: {self._failures_in_row} trials in a row failed, the last one with: {error} "
-                f"(see {folder / 'traceback.txt'}; start again to go on)."
+                f"(see {path}; start again to go on)."
             )
+
+    def _conclude(self, record: Record, reply: Reply) -> str | None:
+        """Write what came of a trial, then tell it; returns why it failed."""
+        number, error = record.number, None
+        if not isinstance(reply, Exception):
+            try:
+                point_of(reply, self.flops)
+                self.store.finish(number, reply)
+            except Exception as caught:
+                reply = caught
+        if isinstance(reply, Exception):
+            error = "".join(traceback.format_exception_only(reply)).strip()
+            self.store.fail(number, error)
+            text = "".join(traceback.format_exception(reply))
+            (self.store.folder(number) / "traceback.txt").write_text(text, encoding="utf-8")
+        frozen = self._tell(number)
+        self._failures_in_row = self._failures_in_row + 1 if error else 0
+        self.on_finished(Finished(number, record.params, self._point(frozen), error, n_done=self.n_ended()))
+        return error
 
     def _tell(self, number: int) -> FrozenTrial:
         """Tell the database what lies on disk."""
