@@ -119,9 +119,11 @@ def _no_garbage() -> Iterator[None]:
     """Keep Python's collector out of the times, as timeit does."""
     enabled = gc.isenabled()
     gc.disable()
+    gc.freeze()  # a collection between two rounds looks at what they left alone
     try:
         yield
     finally:
+        gc.unfreeze()
         if enabled:
             gc.enable()
 

@@ -121,11 +121,11 @@ def _repeat(model: Model, inputs: Inputs, times: int) -> Inputs:
 
 
 def _fit(model: Model, inputs: Inputs, shape: Shape, generator: torch.Generator) -> Inputs:
-    """Cut or fill the text before and after the image to the wanted numbers of tokens."""
+    """Random text before and after the image, as much as is wanted; its nearest tokens stay."""
     import torch
 
     first, last = _image_span(model, inputs)
-    n_before, n_after = first, inputs["input_ids"].shape[1] - last - 1
+    n_after = inputs["input_ids"].shape[1] - last - 1
     between = _counts(model, inputs)[0].n_instruction - n_after
     wanted = shape.n_instruction - between
     if wanted < 1:
@@ -133,7 +133,9 @@ def _fit(model: Model, inputs: Inputs, shape: Shape, generator: torch.Generator)
             f"model.architecture.n_instruction={shape.n_instruction}: must be at least {between + 1} "
             f"(text must follow the image, and {between} tokens of it stand between the image tokens)."
         )
-    batch_size = shape.batch_size
+    # What may mark where an image begins and ends.
+    before, after = min(1, first, shape.n_system), min(1, n_after)
+    n_rows = shape.batch_size
     fitted = {}
     for name, value in inputs.items():
         if value.shape != inputs["input_ids"].shape:
@@ -142,13 +144,12 @@ def _fit(model: Model, inputs: Inputs, shape: Shape, generator: torch.Generator)
 
         def fill(n: int, name: str = name, value: Tensor = value) -> Tensor:
             if name == "input_ids":
-                return _words(model, batch_size * n, generator).view(batch_size, n).to(value)
+                return _words(model, n_rows * n, generator).view(n_rows, n).to(value)
             # The attention mask marks every token, the kinds of tokens are 0 for text.
-            return value.new_full((batch_size, n), int(name == "attention_mask"))
+            return value.new_full((n_rows, n), int(name == "attention_mask"))
 
-        kept = value[:, max(0, n_before - shape.n_system) : last + 1 + min(n_after, wanted)]
-        parts = [fill(max(0, shape.n_system - n_before)), kept, fill(max(0, wanted - n_after))]
-        fitted[name] = torch.cat(parts, dim=1)
+        kept = value[:, first - before : last + 1 + after]
+        fitted[name] = torch.cat([fill(shape.n_system - before), kept, fill(wanted - after)], dim=1)
     return fitted
 
 
