@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import synthetic
 
+from himap.commands.report import run
 from himap.errors import UserError
-from himap.report.table import find_results, rows_of
+from himap.report.table import analysis_rows_of, find_analyses, find_results, rows_of
 
 
 def test_results_and_sweeps_are_found_once(sweep_folder: Path, tmp_path: Path) -> None:
@@ -21,6 +22,22 @@ def test_results_and_sweeps_are_found_once(sweep_folder: Path, tmp_path: Path) -
     assert [folder for folder, _ in results] == [tmp_path / "a", tmp_path / "b" / "c"]
     assert sweeps == [sweep_folder], "a sweep's trials are not listed again"
     assert {row["pruning"] for row in rows_of(results)} == {"himap"}
+
+
+def test_analyses_are_listed_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("evaluation", "analysis"):
+        (tmp_path / name).mkdir()
+        content = synthetic.answer(synthetic.HIMAP, "search", tmp_path / name)
+        (tmp_path / name / "result.json").write_text(json.dumps(content))
+    (tmp_path / "analysis" / "analysis.json").write_text(json.dumps({"settings": {"name": "saliency"}}))
+    results, _ = find_results([tmp_path])
+    assert [folder.name for folder, _ in results] == ["evaluation"]
+    assert [row["analysis"] for row in analysis_rows_of(find_analyses([tmp_path]))] == ["saliency"]
+    run([tmp_path])
+    printed = capsys.readouterr().out
+    assert printed.index("1 results") < printed.index("1 analyses")
+    run([tmp_path / "analysis"])
+    assert "results" not in capsys.readouterr().out.replace("/", " ")
 
 
 def test_a_cost_without_a_task_has_a_row() -> None:

@@ -53,11 +53,20 @@ def _print_paper(table: str, folders: Sequence[Path]) -> None:
 
 def _print_all(folders: Sequence[Path]) -> None:
     from himap.report.sweep import write_report
-    from himap.report.table import find_results, print_front, print_results, rows_of
+    from himap.report.table import (
+        analysis_rows_of,
+        find_analyses,
+        find_results,
+        print_front,
+        print_results,
+        rows_of,
+    )
 
     results, sweeps = find_results(folders)
     if results:
         print_results(rows_of(results))
+    if analyses := find_analyses(folders):
+        print_results(analysis_rows_of(analyses), "analyses")
     for sweep in sweeps:
         print(sweep)
         print_front(write_report(sweep))

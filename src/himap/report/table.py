@@ -75,6 +75,8 @@ def short_p(p_value: float | None) -> str:
 def find_results(folders: Sequence[Path]) -> tuple[list[tuple[Path, dict[str, Any]]], list[Path]]:
     """Results and sweeps below folders; the results within a sweep belong to it and are not listed again.
 
+    Analyses are no evaluations and left to `find_analyses`.
+
     Raises:
         UserError: a folder is missing, or nothing lies below any of them.
     """
@@ -86,14 +88,24 @@ def find_results(folders: Sequence[Path]) -> tuple[list[tuple[Path, dict[str, An
         for path in _walk(folder):
             if path.name == "study.json":
                 sweeps.append(path.parent)
-            else:
+            elif not _is_analysis(path.parent):
                 results.append((path.parent, json.loads(path.read_text(encoding="utf-8"))))
-    if not results and not sweeps:
+    if not results and not sweeps and not find_analyses(folders):
         places = " ".join(map(str, folders))
         raise UserError(
             f"himap report {places}: no result.json or study.json below (run himap evaluate first)."
         )
     return results, sweeps
+
+
+def find_analyses(folders: Sequence[Path]) -> list[tuple[Path, dict[str, Any]]]:
+    """The results of `himap analyze` below folders; each has its analysis.json beside it."""
+    paths = [path for folder in folders for path in _walk(folder) if _is_analysis(path.parent)]
+    return [(path.parent, json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+
+
+def _is_analysis(folder: Path) -> bool:
+    return (folder / "analysis.json").exists()
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -134,12 +146,23 @@ def rows_of(results: Sequence[tuple[Path, dict[str, Any]]]) -> list[Row]:
     return rows
 
 
-def print_results(rows: Sequence[Row]) -> None:
-    """Print the rows of `rows_of`."""
+def analysis_rows_of(analyses: Sequence[tuple[Path, dict[str, Any]]]) -> list[Row]:
+    """One row of text an analysis; its value is a quantity of its own, not an accuracy."""
+    kept = ("model", "task", "split", "samples", "metric", "value", "95 % interval", "folder")
+    rows = []
+    for folder, result in analyses:
+        about = json.loads((folder / "analysis.json").read_text(encoding="utf-8"))
+        (row,) = rows_of([(folder, result)])
+        rows.append({"analysis": about["settings"]["name"], **{key: row[key] for key in kept}})
+    return rows
+
+
+def print_results(rows: Sequence[Row], title: str = "results") -> None:
+    """Print the rows of `rows_of` or `analysis_rows_of`."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{len(rows)} results")
+    table = Table(title=f"{len(rows)} {title}")
     numbers = ("samples", "value", "95 % interval", "TFLOPs (paper)", "share (paper)", "share (prefill)")
     for heading in rows[0]:
         table.add_column(heading, justify="right" if heading in numbers else "left", overflow="fold")
