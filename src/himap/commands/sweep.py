@@ -12,6 +12,7 @@ from himap.config import EvaluateConfig, identity
 from himap.progress import Bar, Quiet, bar
 from himap.search.config import SearchConfig
 from himap.search.front import Point, pareto
+from himap.search.presence import present
 from himap.search.space import Space
 from himap.search.study import Sweep, Watcher, check
 from himap.search.worker import Finished
@@ -64,11 +65,28 @@ def plan(config: SweepConfig) -> Sweep:
 
 
 def main(arguments: Sequence[str]) -> None:
-    launch("sweep", SweepConfig, run, arguments)
+    if "--status" in arguments:
+        from himap.commands import status
+
+        status.main(arguments)
+    else:
+        launch("sweep", SweepConfig, run, arguments)
 
 
 def run(config: SweepConfig, folder: Path) -> None:
     """Search, check the front on held-out samples, and write tables and plots into `folder`."""
+    sweep = plan(config)
+    check(sweep, folder)
+    if config.hardware.devices is not None or config.hardware.slurm is not None:
+        from himap.commands import sweep_workers
+
+        sweep_workers.run(sweep, config.hardware, folder)
+        return
+    with present(folder, config.hardware.device):
+        _work(config, sweep, folder)
+
+
+def _work(config: SweepConfig, sweep: Sweep, folder: Path) -> None:
     from himap.commands.record import Recorder
     from himap.report.sweep import write_report
     from himap.report.table import print_front
@@ -76,8 +94,6 @@ def run(config: SweepConfig, folder: Path) -> None:
     from himap.search.study import run as search
 
     evaluate = ModelEvaluator(config.model, config.task, config.hardware, config.search.heldout_limit)
-    sweep = plan(config)
-    check(sweep, folder)
     evaluate.load([config.task.split, config.search.heldout_split])
     with Recorder(config.tracking, folder, asdict(config), config.search.name) as recorder:
         complete = search(sweep, folder, evaluate, Progress(recorder))

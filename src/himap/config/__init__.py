@@ -16,9 +16,11 @@ from himap.config.schema import (
     identity,
     without_secrets,
 )
+from himap.config.slurm import ContainerConfig, SlurmConfig
 
 __all__ = [
     "ArchitectureConfig",
+    "ContainerConfig",
     "EvaluateConfig",
     "FlopsConfig",
     "GenerationConfig",
@@ -26,6 +28,7 @@ __all__ = [
     "JudgeConfig",
     "ModelConfig",
     "PruningConfig",
+    "SlurmConfig",
     "StageConfig",
     "Table1Config",
     "TaskConfig",

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from himap.config.judge import JudgeConfig
+from himap.config.slurm import SlurmConfig
 from himap.errors import ConfigError
 from himap.rules import at_least, one_of
 from himap.strategy import Stage, Strategy
@@ -185,12 +186,19 @@ class TaskConfig:
         one_of("task.on_bad_sample", self.on_bad_sample, ("skip", "fail"))
 
 
+def _is_device(name: Any) -> bool:
+    return isinstance(name, str) and re.fullmatch(r"cpu|mps|cuda(:\d+)?", name) is not None
+
+
 @dataclass
 class HardwareConfig:
     """Where and how to compute.
 
     Attributes:
         device: `cpu`, `mps`, `cuda` or `cuda:<index>`.
+        devices: one worker process for each: a list of devices, or `auto` for all CUDA devices; null is one
+            process on `device`.
+        slurm: workers as jobs of a cluster; null is here.
         dtype: of the weights.
         batch_size: prompts at once; halved where memory does not suffice.
         reuse_mib: memory for encoded prompts and image features that a sweep's trials share.
@@ -210,10 +218,20 @@ class HardwareConfig:
     feature_cache_mib: float = 51200
     attention: str = "sdpa"
     n_threads: int | None = None
+    devices: Any = None
+    slurm: SlurmConfig | None = None
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", self.device):
+        if not _is_device(self.device):
             raise ConfigError(f"hardware.device={self.device}: unknown; use cpu, mps, cuda or cuda:0.")
+        if self.devices not in (None, "auto"):
+            if not isinstance(self.devices, list) or not self.devices:
+                raise ConfigError(
+                    f"hardware.devices={self.devices}: must be auto or a list, [cuda:0,cuda:1]."
+                )
+            for device in self.devices:
+                if not _is_device(device):
+                    raise ConfigError(f"hardware.devices={device}: unknown; use cuda:0, cuda:1 or cpu.")
         one_of("hardware.dtype", self.dtype, ("float32", "bfloat16", "float16"))
         one_of("hardware.attention", self.attention, ("sdpa", "eager"))
         at_least("hardware.batch_size", self.batch_size, 1)
