@@ -181,6 +181,15 @@ def test_jobs_of_a_multirun_that_fail_are_a_line_each_and_the_others_run(
         (["flops", "pruning.stages.deep.layer=two"], "pruning.stages.deep.layer=two: must be a whole number"),
         (["flops", "pruning.stages.deep.layer=2"], "pruning.stages.deep.layer=2: must be greater than"),
         (["flops", "pruning.stages.deep.drop=1"], "pruning.stages.deep.drop=1.0: must be in [0, 1)"),
+        (
+            ["sweep", "search.baselines.himap.stages.deep.layer=2"],
+            "search.baselines.himap.stages.deep.layer=2: must be greater than "
+            "search.baselines.himap.stages.shallow.layer=2",
+        ),
+        (
+            ["analyze", "analysis=kept", "+pruning@analysis.compare.late=himap_caption"],
+            "analysis.compare.late.stages.deep.layer=15: must be below the model's 12",
+        ),
         (["evaluate", "pruning=himap_caption"], "pruning.stages.deep.layer=15: must be below the model's 12"),
         (["flops", "--flag"], "himap flops: unrecognized arguments: --flag"),
         (["flops", "--config-dir", "nowhere"], "--config-dir=nowhere: no such folder"),

@@ -15,5 +15,10 @@ class ConfigError(UserError):
     """A configuration value that breaks a rule."""
 
 
+def placed(error: ConfigError, key: str) -> ConfigError:
+    """The error of a strategy that stands at `key`; strategies themselves say `pruning`."""
+    return ConfigError(str(error).replace("pruning.stages.", f"{key}.stages."))
+
+
 class Unsupported(UserError):
     """A model or call that cannot be pruned soundly; the message names the reason."""

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from himap.config import EvaluateConfig, PruningConfig
 from himap.config.compose import parse
-from himap.errors import ConfigError
+from himap.errors import ConfigError, placed
 from himap.rules import at_least, one_of
 
 FLOWS = ("vt", "vr", "vv")
@@ -186,8 +186,11 @@ class KeptConfig:
         Raises:
             ConfigError: the message names the stage.
         """
-        for pruning in self.compare.values():
-            pruning.strategy().check_depth(n_layers)
+        for name, pruning in self.compare.items():
+            try:
+                pruning.strategy().check_depth(n_layers)
+            except ConfigError as error:
+                raise placed(error, f"analysis.compare.{name}") from error
 
 
 Settings = SaliencyConfig | DisruptionConfig | KeptConfig

@@ -15,6 +15,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from himap.config.explain import EXPLAINED, explain
+from himap.config.schema import PruningConfig
+from himap.errors import ConfigError, placed
 from himap.paths import conf_dir
 
 if TYPE_CHECKING:
@@ -69,8 +71,33 @@ def parse(schema: type[T], cfg: DictConfig, overrides: Sequence[str] = ()) -> T:
     """
     try:
         return typing.cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), cfg)))
+    except ConfigError as error:
+        key = _strategy_to_blame(cfg, str(error))
+        if key is None:
+            raise
+        raise placed(error, key) from error
     except EXPLAINED as error:
         raise explain(error, overrides, cfg, schema) from error
+
+
+def _strategy_to_blame(cfg: Any, message: str, key: str = "") -> str | None:
+    """Where the strategy stands that gives this message: `pruning`, or one to compare with."""
+    if not isinstance(cfg, DictConfig):
+        return None
+    if isinstance(OmegaConf.select(cfg, "stages"), DictConfig):
+        try:
+            OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PruningConfig), cfg))
+        except ConfigError as error:
+            return key if str(error) == message else None
+        except EXPLAINED:
+            return None
+    # `pruning` itself first: of two that are wrong alike it is read first.
+    for name in sorted(map(str, cfg), key=lambda name: name != "pruning"):
+        if not OmegaConf.is_missing(cfg, name) and not OmegaConf.is_interpolation(cfg, name):
+            found = _strategy_to_blame(cfg[name], message, f"{key}.{name}" if key else name)
+            if found is not None:
+                return found
+    return None
 
 
 def compose(
