@@ -6,7 +6,10 @@ from torch import Tensor
 
 from himap.errors import UserError
 from himap.execution.base import Execution
+from himap.execution.compiled import compiled
 from himap.execution.eager import Eager
+from himap.execution.graphs import Capturer
+from himap.execution.static import Static
 from himap.models.base import Model
 from himap.rules import one_of
 from himap.strategy import Strategy
@@ -18,7 +21,8 @@ def make(kind: str, model: Model, strategy: Strategy, example: dict[str, Tensor]
     """An execution of a model under a strategy.
 
     Args:
-        kind: `eager` (as an evaluation runs it), `compiled` (torch.compile) or `graphs` (CUDA graphs).
+        kind: `eager` (as an evaluation runs it), `compiled` (torch.compile; on a GPU its kernels are captured
+            as a CUDA graph) or `graphs` (the model's own kernels as a CUDA graph).
         model: a loaded model; the executions of one model take turns.
         strategy: what to prune.
         example: an encoded batch; prompts of these shapes are run.
@@ -34,4 +38,10 @@ def make(kind: str, model: Model, strategy: Strategy, example: dict[str, Tensor]
         raise UserError(f"n_new={n_new}: must not be negative (the number of tokens after a prompt).")
     if kind == "eager":
         return Eager(model, strategy, n_new)
-    raise UserError(f"execution={kind}: not there yet.")
+    if kind == "compiled" and model.device.type != "cuda":
+        return Static(model, strategy, example, n_new, compiled)
+    capture = Capturer(model.device)
+    if kind == "graphs":
+        return Static(model, strategy, example, n_new, capture)
+    # Compiled kernels are launched one by one, so that on a GPU they are captured, too.
+    return Static(model, strategy, example, n_new, lambda f, given: capture(compiled(f, given), given))

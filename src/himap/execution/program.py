@@ -24,6 +24,9 @@ from himap.selection import Selection, gather_tokens
 from himap.strategy import Stage, Strategy
 from himap.support import check_layout, check_supported, text_decoder
 
+N_INPUTS = 4
+"""Arguments of either function before the slots."""
+
 
 class Program:
     """The functions for one model, strategy and shape of prompt.
