@@ -1,13 +1,13 @@
 # Every target says what it does in its `##` comment; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep figures train test test-slow check format build clean crosscheck
+.PHONY: help setup sweep figures train test test-slow test-cluster check format build clean crosscheck
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.ready
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Make .venv once (CPU build of torch where the registry has one)
 
@@ -49,6 +49,9 @@ test: setup  ## Run the tests (no network, GPU, account or Java needed)
 
 test-slow: setup  ## Run every test, the slow ones too
 	$(BIN)/python -m pytest -q -m ''
+
+test-cluster: setup  ## Kill, cancel and requeue workers on a real PostgreSQL and Slurm (Debian, root)
+	$(BIN)/python tests/cluster/serve.py $(BIN)/python -m pytest -q -m cluster tests/cluster
 
 check: setup  ## Lint, formatting and types
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ VERBS = {
     "flops": "count what a strategy costs, without weights",
     "score": "score saved answers without a model",
     "report": "tabulate the results below some folders",
+    "dashboard": "show a sweep in Optuna's dashboard",
     "train": "train the embedded model",
 }
 
@@ -76,6 +77,6 @@ def _complete(arguments: list[str]) -> None:
     if len(words) < 2:
         typed = words[0] if words else ""
         print("\n".join(verb for verb in VERBS if verb.startswith(typed)))
-    elif words[0] in VERBS and words[0] != "report":
+    elif words[0] in VERBS and words[0] not in ("report", "dashboard"):
         os.environ["COMP_LINE"] = " ".join([app, *words[1:]])
         _dispatch([words[0], *arguments])
