@@ -99,10 +99,13 @@ def test_requests_to_the_judge_are_compared_once_each() -> None:
     ]
     theirs = [body("a", model="y", temperature=0.0), body("c", model="z", temperature=0.5)]
     theirs[1]["messages"].insert(0, {"role": "system", "content": "be kind"})
-    found = compare.requests(ours, theirs)
-    assert (found["n_ours"], found["n_theirs"], found["n_equal"]) == (2, 2, 1)
-    assert found["ours"] == {"model": "x", "temperature": 0.2, "system": []}
-    assert found["theirs"] == {"model": ["y", "z"], "temperature": [0.0, 0.5], "system": [[], ["be kind"]]}
+    found = compare.requests("llava_bench", ours, theirs)
+    assert (found.n_ours, found.n_theirs, found.n_equal, found.agrees) == (2, 2, 1, False)
+    assert compare.unexplained([found]) == [found]
+    assert compare.requests("llava_bench", ours, ours[::-1]).agrees
+    assert not compare.requests("llava_bench", ours, ours[:1]).agrees
+    assert found.ours == {"model": "x", "temperature": 0.2, "system": []}
+    assert found.theirs == {"model": ["y", "z"], "temperature": [0.0, 0.5], "system": [[], ["be kind"]]}
 
 
 def test_the_judges_reply_depends_on_the_request_alone() -> None:

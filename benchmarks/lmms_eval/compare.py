@@ -59,6 +59,35 @@ class Prompts:
         return self.n == self.n_equal
 
 
+@dataclass(frozen=True)
+class Requests:
+    """What was sent to a judge: how many messages are equal, the settings around them, why they may differ.
+
+    Attributes:
+        n_ours: different messages that we sent.
+        n_theirs: those of lmms-eval.
+        n_equal: messages that both sent.
+        ours: setting -> its value, or all of them where they change; `system` lists system messages.
+        theirs: those of lmms-eval; they may differ without a reason, because the judge here overlooks them.
+    """
+
+    case: str
+    n_ours: int
+    n_theirs: int
+    n_equal: int
+    ours: dict[str, Any]
+    theirs: dict[str, Any]
+    reason: str
+    options: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        return self.n_ours == self.n_theirs == self.n_equal
+
+
+Row = Figure | Prompts | Requests
+
+
 def figure(
     case: str,
     metric: str,
@@ -101,30 +130,23 @@ def prompts(case: str, options: str, ours: Sequence[str], theirs: Sequence[str],
     return Prompts(case, options, len(ours), len(ours) - len(different), *first, reason)
 
 
-def unexplained(rows: Sequence[Figure | Prompts]) -> list[Figure | Prompts]:
+def unexplained(rows: Sequence[Row]) -> list[Row]:
     """The rows that differ and have no reason to."""
     return [row for row in rows if not row.agrees and not row.reason]
 
 
-def unneeded(rows: Sequence[Figure | Prompts]) -> list[Figure | Prompts]:
+def unneeded(rows: Sequence[Row]) -> list[Row]:
     """The rows whose reason explains nothing: no row of this run and reason differs."""
     needed = {(row.case, row.options, row.reason) for row in rows if not row.agrees}
     return [row for row in rows if row.reason and (row.case, row.options, row.reason) not in needed]
 
 
-def requests(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the two sent to a judge: how many user messages are equal, and the settings around them.
-
-    Args:
-        ours, theirs: bodies of chat completions; repeated messages count once.
-    """
-    sides = {"ours": [*ours], "theirs": [*theirs]}
-    messages = {side: {body["messages"][-1]["content"] for body in bodies} for side, bodies in sides.items()}
-    return {
-        **{f"n_{side}": len(texts) for side, texts in messages.items()},
-        "n_equal": len(messages["ours"] & messages["theirs"]),
-        **{side: _settings(bodies) for side, bodies in sides.items()},
-    }
+def requests(
+    case: str, ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], reason: str = ""
+) -> Requests:
+    """Compare the bodies of chat completions; a message that was sent again counts once."""
+    a, b = ({body["messages"][-1]["content"] for body in bodies} for bodies in (ours, theirs))
+    return Requests(case, len(a), len(b), len(a & b), _settings(ours), _settings(theirs), reason)
 
 
 def _settings(bodies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -138,7 +160,7 @@ def _settings(bodies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {key: values[0] if len(values) == 1 else values for key, values in seen.items()}
 
 
-def record(row: Figure | Prompts) -> dict[str, Any]:
+def record(row: Row) -> dict[str, Any]:
     """A row as it is kept; a reason only where there is a difference to explain."""
     kept = asdict(row) | {"agrees": row.agrees}
     return kept | {"reason": "" if row.agrees else row.reason}

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from cases import CASES, Case
-from compare import Figure, Prompts, figure, prompts, record, requests, unexplained, unneeded, value
+from compare import Figure, Prompts, Row, figure, prompts, record, requests, unexplained, unneeded, value
 from judge import JUDGED, judge, of_task
 from made import all_made
-from ours import QWEN, score
+from ours import QWEN, quoted, score
 from show import show
 from tables import Made, write
 
@@ -84,7 +84,11 @@ def compare(
 ) -> tuple[list[Figure], list[Prompts], dict[str, Any]]:
     """Every run of a case beside lmms-eval's outcome, and both sides' generation settings."""
     rows = made.part(case.split)
-    data = [f"task={made.task}", "task.data.source=parquet", f"task.data.path='{work / 'data' / case.made}'"]
+    data = [
+        f"task={made.task}",
+        "task.data.source=parquet",
+        f"task.data.path={quoted(work / 'data' / case.made)}",
+    ]
     data += [f"task.split={case.split}"] if case.split else []
     data += [f"task.judge.base_url={url}", "task.judge.cache=null"] if made.task in JUDGED else []
     figures, asked, generation = [], [], {}
@@ -125,18 +129,30 @@ def main() -> int:
         return 130
 
 
+def clear(work: Path) -> None:
+    """Remove what an earlier run left.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    if work.exists() and any(work.iterdir()) and not (work / "plan.json").is_file():
+        raise UserError(f"--work={work}: is not empty and no folder of a cross-check (choose another).")
+    shutil.rmtree(work, ignore_errors=True)
+
+
 def run(python: Path, work: Path) -> int:
     """Both sides and the comparison; 0 where every difference has its reason."""
     has_java = shutil.which("java") is not None
     cases = [case for case in CASES if has_java or not case.needs_java]
     left_out = [case.name for case in CASES if case not in cases]
-    shutil.rmtree(work, ignore_errors=True)
+    clear(work)
     made = all_made()
     steps = bar("cross-check")
     steps.begin(2 * len(cases))
+    # First, because it marks the folder as ours to clear.
+    write_json(work / "plan.json", plan(cases, made, work))
     for name in dict.fromkeys(case.made for case in cases):
         write(made[name], work / "data" / name)
-    write_json(work / "plan.json", plan(cases, made, work))
     figures: list[Figure] = []
     asked: list[Prompts] = []
     generation = {}
@@ -152,7 +168,10 @@ def run(python: Path, work: Path) -> int:
             generation[case.name] = one[2]
             steps.advance(note=case.name)
         ours_asked = endpoint.take()
-    judged = {name: requests(*(of_task(name, one) for one in (ours_asked, theirs_asked))) for name in JUDGED}
+    judged = [
+        requests(name, of_task(name, ours_asked), of_task(name, theirs_asked), reason)
+        for name, reason in JUDGED.items()
+    ]
     steps.end()
     show(figures, asked, judged, left_out)
     write_json(
@@ -161,13 +180,13 @@ def run(python: Path, work: Path) -> int:
             "theirs": found["versions"],
             "figures": [record(row) for row in figures],
             "prompts": [record(row) for row in asked],
-            "judge": judged,
+            "judge": [record(row) for row in judged],
             "generation": generation,
             "left_out": left_out,
             "environment": environment(),
         },
     )
-    rows: list[Figure | Prompts] = [*figures, *asked]
+    rows: list[Row] = [*figures, *asked, *judged]
     return 1 if unexplained(rows) or unneeded(rows) else 0
 
 

@@ -12,7 +12,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 MODEL = "made-judge"
-JUDGED = ("llava_bench", "mm_vet")
+# himap's judged tasks, and why their requests differ from lmms-eval's.
+JUDGED = {
+    "llava_bench": "",
+    "mm_vet": "himap's few-shot prompt is its own unless task.judge.prompt names MM-Vet's; lmms-eval's has a "
+    "variable's name where MM-Vet's header says Question",
+}
 _BENCH = "[Context]"  # how LLaVA-Bench's requests begin
 # Every made question of MM-Vet begins so; its few-shot examples do not end with it.
 _QUESTION = "What is "

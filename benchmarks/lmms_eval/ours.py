@@ -28,6 +28,12 @@ class Scored:
     generation: dict[str, Any]
 
 
+def quoted(path: Path) -> str:
+    """A path as an override's value, whatever its characters."""
+    escaped = str(path).replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 def score(overrides: Sequence[str], answers: Sequence[str | None], folder: Path, log: Path | None) -> Scored:
     """Score answers given as an answers.jsonl and, where there is one, as lmms-eval's log.
 
@@ -42,7 +48,7 @@ def score(overrides: Sequence[str], answers: Sequence[str | None], folder: Path,
     """
     folder.mkdir(parents=True, exist_ok=True)
     own = folder / "given.jsonl"
-    config = compose("score", command.ScoreConfig, [*overrides, f"answers='{own}'"])
+    config = compose("score", command.ScoreConfig, [*overrides, f"answers={quoted(own)}"])
     task = tasks.load(config.task)
     samples = task.samples()
     rows = zip(samples, answers, strict=True)

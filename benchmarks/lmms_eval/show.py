@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from compare import Figure, Prompts, unexplained, unneeded
+from compare import Figure, Prompts, Requests, Row, unexplained, unneeded
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -15,13 +14,16 @@ _WIDTH_OF_FILES = 150
 
 
 def show(
-    figures: Sequence[Figure], asked: Sequence[Prompts], judged: dict[str, Any], left_out: Sequence[str]
+    figures: Sequence[Figure],
+    asked: Sequence[Prompts],
+    judged: Sequence[Requests],
+    left_out: Sequence[str],
 ) -> None:
     """Print figures, prompts, the judge's requests, and what nobody expected."""
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES, highlight=False)
     notes: dict[str, int] = {}
 
-    def why(row: Figure | Prompts) -> str:
+    def why(row: Row) -> str:
         return "" if row.agrees or not row.reason else f"({notes.setdefault(row.reason, len(notes) + 1)})"
 
     table = Table("task", "metric", "himap's options", "ours", "lmms-eval", "difference", "documents", "why")
@@ -34,17 +36,20 @@ def show(
     for one in asked:
         table.add_row(one.case, _options(one), f"{one.n_equal}/{one.n}", why(one))
     console.print(table)
-    for name, sent in judged.items():
-        console.print(f"{name}: {sent['n_equal']} of {sent['n_ours']} requests to the judge are equal.")
+    table = Table("judged task", "equal requests", "himap's settings", "lmms-eval's settings", "why")
+    for sent in judged:
+        settings = (escape(", ".join(f"{k}={v}" for k, v in one.items())) for one in (sent.ours, sent.theirs))
+        table.add_row(sent.case, f"{sent.n_equal}/{sent.n_ours}", *settings, why(sent))
+    console.print(table)
     for reason, number in notes.items():
         console.print(f"({number}) {escape(reason)}")
     if left_out:
         console.print(f"Left out, because lmms-eval needs Java for captions: {', '.join(left_out)}.")
-    for odd in unexplained([*figures, *asked]):
+    for odd in unexplained([*figures, *asked, *judged]):
         console.print(f"UNEXPLAINED: {odd.case} ({_options(odd)})")
-    for odd in unneeded([*figures, *asked]):
+    for odd in unneeded([*figures, *asked, *judged]):
         console.print(f"AGREES AFTER ALL: {odd.case} ({_options(odd)}), no reason: {escape(odd.reason)}")
 
 
-def _options(row: Figure | Prompts) -> str:
+def _options(row: Row) -> str:
     return escape(row.options or "defaults")
