@@ -12,8 +12,10 @@ import fakes
 import pytest
 
 from himap import models, tasks, tracking
+from himap.commands.evaluate_workers import watch
 from himap.errors import ConfigError
 from himap.files import exclusive, shared
+from himap.progress import Quiet
 from himap.shards import Shard
 
 MODEL = """
@@ -270,3 +272,61 @@ def test_shares_that_end_at_the_same_time_are_joined_once(tmp_path: Path) -> Non
     subprocess.run([*command, "hydra.run.dir=whole", "tracking=none"], cwd=tmp_path, check=True)
     assert same(tmp_path / "run", tmp_path / "whole")
     assert len(list((tmp_path / "run").rglob("*.wandb"))) == 1, "recorded by the one that joined"
+
+
+WORKERS = ("evaluate", "task.limit=6", "hardware.devices=[cpu,cpu]", "hardware.n_threads=1", "tracking=none")
+
+
+@pytest.mark.slow
+def test_a_worker_for_each_device_gives_the_same(himap: Any, tmp_path: Path) -> None:
+    assert himap(*WORKERS[:2], "hydra.run.dir=whole", *WORKERS[3:]).code == 0
+    done = himap(*WORKERS, "hydra.run.dir=run")
+    assert done.code == 0, done.err
+    assert same(tmp_path / "run", tmp_path / "whole")
+    assert done.err[-1].startswith("shapes, himap, shapes_short: 6/6")
+    logs = sorted((tmp_path / "run" / "workers").iterdir())
+    before = [log.read_text() for log in logs]
+    assert len(logs) == 2
+    assert himap(*WORKERS, "hydra.run.dir=run").out == done.out
+    assert [log.read_text() for log in logs] == before, "a second start needs no worker"
+
+
+@pytest.mark.slow
+def test_a_worker_that_fails_is_named_and_the_rest_is_kept(himap: Any, tmp_path: Path) -> None:
+    shard = tmp_path / "run" / "shards" / "2-of-2"
+    shard.mkdir(parents=True)
+    with exclusive(shard):
+        done = himap(*WORKERS, "hydra.run.dir=run")
+    assert done.code == 1
+    assert done.err[-1].startswith("worker 1-cpu failed (1): hydra.run.dir=")
+    assert "another run is writing there" in done.err[-1]
+    assert len((tmp_path / "run" / "shards" / "1-of-2" / "answers.jsonl").read_text().splitlines()) == 3
+    assert himap(*WORKERS, "hydra.run.dir=run").code == 0
+
+
+def test_a_job_array_is_named_where_a_cluster_is_asked_for(himap: Any, words: tuple[str, ...]) -> None:
+    done = himap(*words, "hardware=slurm", "hydra.run.dir=run")
+    assert done.code == 1
+    assert "sbatch --array=1-8 with himap evaluate shard=$SLURM_ARRAY_TASK_ID/8" in done.err[-1]
+
+
+def test_the_bar_of_all_workers_counts_new_answers_once(tmp_path: Path) -> None:
+    class Counting(Quiet):
+        n = 0
+
+        def advance(self, n: int = 1, note: str = "") -> None:
+            self.n += n
+
+    for name in ("1-of-2", "2-of-2"):
+        (tmp_path / "shards" / name).mkdir(parents=True)
+    one, two = (tmp_path / "shards" / name / "answers.jsonl" for name in ("1-of-2", "2-of-2"))
+    one.write_text("a\nb\n")
+    bar = Counting()
+    look = watch(tmp_path, bar, 5)
+    seen = []
+    for path, text in ((two, ""), (two, "c\nd"), (one, "e\n"), (two, "\n"), (two, "f\ng\nh\n")):
+        with open(path, "a") as file:
+            file.write(text)
+        look()
+        seen.append(bar.n)
+    assert seen == [0, 1, 2, 3, 5], "never more than are left"

@@ -59,6 +59,9 @@ def run(config: EvaluateVerbConfig, folder: Path) -> None:
     if config.shard is not None:
         _run_share(config, Shard.parse(config.shard), folder)
         return
+    if config.hardware.devices is not None or config.hardware.slurm is not None:
+        _run_workers(config, folder)
+        return
     with holding(folder):
         _run(config, folder)
 
@@ -133,6 +136,22 @@ def _run_share(config: EvaluateVerbConfig, shard: Shard, folder: Path) -> None:
                 model, _ = loaded or _load(config, part)
                 result = join(model, config.pruning.strategy(), task, folder, part, fail_on_bad_sample=stop)
                 _finish(config, result, folder)
+
+
+def _run_workers(config: EvaluateVerbConfig, folder: Path) -> None:
+    from himap import tasks
+    from himap.commands import evaluate_workers
+    from himap.progress import bar
+    from himap.shards import joined
+
+    part = _identity(config)
+    task = tasks.load(config.task)
+    task.check()
+    with holding(folder, together=True):
+        if not joined(folder, part) or Result.load(folder / "result.json").n_failed:
+            title = f"{config.model.name}, {config.pruning.name}, {config.task.name}"
+            evaluate_workers.run(task, config.hardware, folder, part, bar(title))
+    show(Result.load(folder / "result.json"), folder)
 
 
 def _identity(config: EvaluateVerbConfig) -> dict[str, Any]:

@@ -44,8 +44,12 @@ def run_here(
     folder: Path,
     watch: Callable[[], None],
     on_end: Callable[[Ended], None],
+    each: Callable[[int, int], Sequence[str]] = lambda number, n: (),
 ) -> list[Ended]:
     """Run a verb in one process for each device of `hardware.devices`; logs lie in <folder>/workers/.
+
+    Args:
+        each: what is changed further for the worker of that number, of n.
 
     Raises:
         UserError: there is no such device.
@@ -59,7 +63,7 @@ def run_here(
         variables["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // n))
     commands = []
     for number, device in enumerate(names):
-        changes = ["hardware.devices=null", f"hardware.device={device}"]
+        changes = ["hardware.devices=null", f"hardware.device={device}", *each(number, len(names))]
         words = [sys.executable, *himap_words(verb, folder, changes)]
         commands.append(Command(f"{number}-{device.replace(':', '')}", words, variables))
     return run_workers(commands, folder / "workers", watch, on_end)
