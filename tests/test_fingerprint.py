@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import synthetic
 
 from himap import models, tasks
 from himap.config import FlopsConfig, ModelConfig
 from himap.config.compose import compose
+from himap.errors import UserError
+from himap.files import write_json
 from himap.models import fingerprint as module
 from himap.models.fingerprint import fingerprint
+from himap.search.study import check
+from himap.search.weights import with_weights
 
 
 def weights(folder: Path, seed: int = 0, size: int = 100_000, header: bytes = b"head") -> Path:
@@ -114,3 +119,21 @@ def test_counting_and_helping_read_no_weights(
     monkeypatch.setattr(module, "_digest", lambda *_: pytest.fail("weights are read"))
     assert himap("flops", *words[1:4], "pruning=fastv").code == 0
     assert himap("evaluate", "--help").code == 0
+
+
+def test_a_sweep_belongs_to_its_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "sweep"
+    config = configured(weights(tmp_path / "weights"))
+    sweep = with_weights(synthetic.sweep(trials=1, seeds=1), config, folder)
+    identity = check(sweep, folder)
+    write_json(folder / "study.json", {"identity": identity})
+    check(with_weights(sweep, config, folder), folder)
+    weights(tmp_path / "weights", seed=1)
+    with pytest.raises(UserError, match="begun with another configuration: weights: sha256 "):
+        check(with_weights(sweep, config, folder), folder)
+    del identity["weights"]
+    write_json(folder / "study.json", {"identity": identity})
+    before = synthetic.sweep(trials=1, seeds=1)
+    assert caplog.messages == []
+    check(with_weights(before, config, folder), folder)
+    assert "whether they are the same cannot be told" in caplog.text

@@ -15,6 +15,7 @@ from himap.search.front import Point, pareto
 from himap.search.presence import present
 from himap.search.space import Space
 from himap.search.study import Sweep, Watcher, check
+from himap.search.weights import with_weights
 from himap.search.worker import Finished
 from himap.strategy import Strategy
 
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def run(config: SweepConfig, folder: Path) -> None:
     """Search, check the front on held-out samples, and write tables and plots into `folder`."""
-    sweep = plan(config)
+    sweep = with_weights(plan(config), config.model, folder)
     check(sweep, folder)
     if config.hardware.devices is not None or config.hardware.slurm is not None:
         from himap.commands import sweep_workers
