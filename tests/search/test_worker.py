@@ -78,7 +78,7 @@ def test_a_changed_configuration_is_refused_key_by_key(tmp_path: Path) -> None:
         run(changed, tmp_path, synthetic.evaluate)
     message = str(caught.value)
     assert "search.axes.K1.high: 6 -> 5" in message
-    assert "search.sampler: tpe -> random" in message
+    assert "search.sampler: ehvi -> random" in message
     assert "task.limit: 256 -> 300" in message
     assert "K2" not in message and "\n" not in message
 

@@ -12,6 +12,7 @@ from himap.config import EvaluateConfig, identity
 from himap.progress import Bar, Quiet, bar
 from himap.search.config import SearchConfig
 from himap.search.front import Point, pareto
+from himap.search.group import fitting
 from himap.search.presence import present
 from himap.search.space import Space
 from himap.search.study import Sweep, Watcher, check
@@ -62,6 +63,14 @@ def plan(config: SweepConfig) -> Sweep:
         cost,
         config.task.split,
         numbers,
+        most=fitting(
+            config.hardware.reuse_mib,
+            config.hardware.batch_size,
+            sum(prompt),
+            size.hidden,
+            4 if config.hardware.dtype == "float32" else 2,
+        ),
+        n_text=size.n_system + size.n_instruction,
     )
 
 
@@ -115,11 +124,19 @@ class Progress(Watcher):
         self._recorder = recorder
         self._bar: Bar = Quiet()
         self._points: list[Point] = []
+        # Steps that the bar shows already for strategies whose evaluation has not ended.
+        self._ahead = 0
 
     def phase(self, name: str, total: int, done: int) -> None:
         self._bar.end()
         self._bar = bar(name) if total else Quiet()
         self._bar.begin(total, done)
+        self._ahead = 0
+
+    def progress(self, n: int, share: float) -> None:
+        ahead = int(n * share)
+        self._bar.advance(ahead - self._ahead)
+        self._ahead = ahead
 
     def trial(self, finished: Finished) -> None:
         self._recorder.record_trial(finished.number)
@@ -129,13 +146,18 @@ class Progress(Watcher):
             note = f"{finished.point.accuracy:.1f} at {finished.point.share:.0%}, {self._best()}"
         else:
             self._bar.say(note)
-        self._bar.advance(1, note)
+        self._end_one(note)
 
     def point(self, key: str) -> None:
-        self._bar.advance(1, key)
+        self._end_one(key)
 
     def end(self) -> None:
         self._bar.end()
+
+    def _end_one(self, note: str) -> None:
+        shown = min(1, self._ahead)
+        self._ahead -= shown
+        self._bar.advance(1 - shown, note)
 
     def _best(self) -> str:
         """The most accurate trial that costs at most half, and how many points the front has."""

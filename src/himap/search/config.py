@@ -10,7 +10,7 @@ from himap.errors import ConfigError
 from himap.rules import at_least, one_of
 from himap.strategy import CRITERIA
 
-SAMPLERS = ("tpe", "gp", "random", "qmc", "nsga2", "grid")
+SAMPLERS = ("ehvi", "tpe", "gp", "random", "qmc", "nsga2", "grid")
 FLOPS = ("paper", "prefill")
 
 
@@ -102,8 +102,9 @@ class SearchConfig:
     Attributes:
         axes: what is searched.
         trials: the budget: configurations evaluated in total, over all resumptions of the sweep's folder.
-        sampler: one of `SAMPLERS`.
-        seeds: configurations spread evenly over the FLOPs that `tpe` and `gp` start from.
+        sampler: one of `SAMPLERS`; `ehvi` takes what is expected to add most hypervolume to the front, the
+            others are Optuna's.
+        seeds: configurations spread evenly over the FLOPs that `ehvi`, `tpe` and `gp` start from.
         starts: configurations that are tried first, such as the layers that `himap analyze` suggests; axes
             that one leaves out are as in `pruning`.
         seed: of the sampler and of the seeds.
@@ -123,7 +124,7 @@ class SearchConfig:
 
     axes: AxesConfig
     trials: int = 64
-    sampler: str = "tpe"
+    sampler: str = "ehvi"
     seeds: int = 24
     seed: int = 0
     group: int | str = "auto"

@@ -56,6 +56,11 @@ class Units:
             found[index, dropped] = self.n_text + n
         return found
 
+    def new(self, strategy: Strategy, shared: Layers) -> float:
+        """The share of a strategy's units that a pass over `shared` does not run anyway."""
+        layers = self.layers(strategy)
+        return sum(n for layer, n in layers.items() if layer not in shared) / sum(layers.values())
+
     def apart(self, strategies: Iterable[Strategy]) -> int:
         """Units of evaluating strategies one by one."""
         return sum(sum(self.layers(strategy).values()) for strategy in strategies)

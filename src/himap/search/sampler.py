@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from himap.search.config import SearchConfig
+from himap.search.group import Layers, Units
 from himap.search.space import Params, Space
 from himap.strategy import Strategy
 
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 # Samplers that choose one parameter after the other, so that the range of dK may depend on K1.
-DYNAMIC = ("tpe", "random")
+DYNAMIC = ("ehvi", "tpe", "random")
 # Samplers that learn from seeds; the others have a first generation, a sequence or a raster of their own.
-SEEDED = ("tpe", "gp")
+SEEDED = ("ehvi", "tpe", "gp")
 # Samplers whose next choice depends on what came of the earlier ones.
-LEARNING = ("tpe", "gp", "nsga2")
+LEARNING = ("ehvi", "tpe", "gp", "nsga2")
 _N_DRAWS = 4000
+# Of so many members of a stratum the one is taken that adds least to a pass over all seeds.
+_N_MEMBERS = 64
 
 
 def make_sampler(config: SearchConfig, n_before: int = 0) -> BaseSampler:
@@ -53,16 +56,22 @@ def make_sampler(config: SearchConfig, n_before: int = 0) -> BaseSampler:
                     warn_asynchronous_seeding=False,
                 )
             case _:
-                # The grid is walked by the worker itself; its sampler never has to choose.
+                # `ehvi` and `grid` are the worker's own; Optuna's sampler never has to choose.
                 return optuna.samplers.RandomSampler(seed=seed)
 
 
-def stratified(space: Space, n: int, cost: Callable[[Strategy], float], seed: int) -> list[Params]:
+def stratified(
+    space: Space, n: int, cost: Callable[[Strategy], float], seed: int, units: Units | None = None
+) -> list[Params]:
     """`n` different configurations spread evenly over their cost.
 
     Uniform draws crowd at cheap configurations; a model that starts from them knows little of the front's
     expensive half. The range of costs is cut into `n` equal strata and each gives one random member; strata
     without a member are made up for by draws from anywhere.
+
+    Args:
+        units: where they are evaluated in groups: a stratum gives, of some random members, the one that
+            shares most of its layers with those chosen before.
     """
     rng = random.Random(seed)
     draws: dict[str, tuple[float, Params]] = {}
@@ -77,7 +86,24 @@ def stratified(space: Space, n: int, cost: Callable[[Strategy], float], seed: in
     for c, params in pool:
         if n:
             strata[min(int((c - low) / width), n - 1)].append(params)
-    chosen = [rng.choice(stratum) for stratum in strata if stratum]
+    filled = [stratum for stratum in strata if stratum]
+    if units is None:
+        chosen = [rng.choice(stratum) for stratum in filled]
+    else:
+        chosen = _sharing(filled, space, units, rng)
     rest = [params for _, params in pool if params not in chosen]
     rng.shuffle(rest)
     return chosen + rest[: n - len(chosen)]
+
+
+def _sharing(strata: list[list[Params]], space: Space, units: Units, rng: random.Random) -> list[Params]:
+    """A member of each stratum, in random order, so that a pass over all of them is cheap."""
+    rng.shuffle(strata)
+    shared: Layers = {}
+    chosen = []
+    for stratum in strata:
+        some = rng.sample(stratum, min(_N_MEMBERS, len(stratum)))
+        best = min(some, key=lambda params: units.new(space.strategy(params), shared))
+        shared |= units.layers(space.strategy(best))
+        chosen.append(best)
+    return chosen

@@ -82,6 +82,14 @@ class Space:
         fixed["dK"] = int(params["K2"]) - int(params["K1"])
         return fixed
 
+    def read(self, fixed: Params) -> Params:
+        """The configuration that parameters of Optuna stand for; the reverse of `fixed`."""
+        k2 = int(fixed["K1"]) + int(fixed["dK"])
+        params: Params = {name: fixed[name] for name in self.names if name != "K2"}
+        params["K2"] = min(max(k2, self.axes.K2.low), self.axes.K2.high)
+        params |= {name: round(float(params[name]), 6) for name in ("R1", "R2")}
+        return {name: params[name] for name in self.names}
+
     def strategy(self, params: Params) -> Strategy:
         """The strategy that a configuration stands for."""
         stages = []

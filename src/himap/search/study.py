@@ -17,9 +17,11 @@ from himap.files import write_json
 from himap.search import heldout
 from himap.search.config import SearchConfig
 from himap.search.evaluator import Evaluator
-from himap.search.group import MOST
+from himap.search.group import MOST, Units
 from himap.search.outcome import is_sweep, read_outcome, read_study
 from himap.search.owner import locked
+from himap.search.promise import Chooser
+from himap.search.propose import Proposer
 from himap.search.restore import restore
 from himap.search.sampler import SEEDED, make_sampler, stratified
 from himap.search.space import Params, Space
@@ -45,6 +47,7 @@ class Sweep:
         identity: the nested settings (model, task, ...) that change numbers; with the search's own they must
             stay the same in a folder.
         most: strategies that memory lets run together.
+        n_text: tokens of a prompt besides its image tokens.
     """
 
     config: SearchConfig
@@ -54,6 +57,12 @@ class Sweep:
     split: str
     identity: dict[str, Any]
     most: int = MOST
+    n_text: int = 0
+
+    @property
+    def units(self) -> Units:
+        """What strategies cost in groups."""
+        return Units(self.space.n_layers, self.space.n_image, self.n_text)
 
     def __post_init__(self) -> None:
         for number, given in enumerate(self.config.starts):
@@ -117,8 +126,13 @@ def _run(sweep: Sweep, folder: Path, evaluate: Evaluator, watcher: Watcher) -> b
         folder,
         evaluate,
         budget=sweep.config.trials,
-        sampler=sweep.config.sampler,
-        seed=sweep.config.seed,
+        proposer=Proposer(
+            study,
+            sweep.space,
+            sweep.config.sampler,
+            sweep.config.seed,
+            Chooser(sweep.space, sweep.cost, sweep.units),
+        ),
         split=sweep.split,
         flops=sweep.config.flops,
         group=sweep.config.group,
@@ -238,7 +252,8 @@ def first_configurations(sweep: Sweep) -> list[Params]:
             chosen.setdefault(sweep.space.key(strategy), params)
     if sweep.config.sampler in SEEDED:
         n_seeds = min(sweep.config.seeds, max(0, sweep.config.trials - len(chosen)))
-        for params in stratified(sweep.space, n_seeds, sweep.cost, sweep.config.seed):
+        units = sweep.units if sweep.config.group != 1 else None
+        for params in stratified(sweep.space, n_seeds, sweep.cost, sweep.config.seed, units):
             chosen.setdefault(sweep.space.key(sweep.space.strategy(params)), params)
     return list(chosen.values())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -16,6 +15,8 @@ from himap.search.evaluator import Evaluator, Job, Reply, ask
 from himap.search.front import Point
 from himap.search.outcome import point_of
 from himap.search.owner import Owner, heartbeat, locked
+from himap.search.presence import workers
+from himap.search.propose import Proposer
 from himap.search.sampler import DYNAMIC, LEARNING
 from himap.search.space import Params, Space
 from himap.search.trials import Record, TrialStore
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 MAX_FAILURES_IN_ROW = 5
 # A sampler that proposes known configurations so often in a row gets a random new one instead.
 _MAX_COPIES_IN_ROW = 8
-_MAX_DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,9 @@ class Worker:
 
     Attributes:
         folder: the sweep's folder.
-        sampler: name of the study's sampler.
+        proposer: chooses what is evaluated, where that is not the study's sampler.
         group: how many trials are evaluated together: `auto` or a number.
         most: the most that `auto` takes.
-        n_workers: how many processes work on the study, where that is known; at least those that are seen.
         max_attempts: after so many starts whose process died a trial is recorded as failed.
         split: where trials are evaluated.
         flops: which share is the second objective.
@@ -64,11 +63,9 @@ class Worker:
     folder: Path
     evaluate: Evaluator
     budget: int
-    sampler: str
-    seed: int
+    proposer: Proposer
     group: int | str = 1
     most: int = groups.MOST
-    n_workers: int = 1
     max_attempts: int = 2
     split: str = "search"
     flops: str = "paper"
@@ -98,7 +95,7 @@ class Worker:
             size = self._size()
             n_copies = 0
             while len(records) < size and self.n_taken() < self.budget:
-                if not self._propose(force=n_copies >= _MAX_COPIES_IN_ROW):
+                if not self.proposer.propose([r.params for r in records], n_copies >= _MAX_COPIES_IN_ROW):
                     break
                 record = self._claim(self.study.ask(), together=size > 1)
                 if record is None:
@@ -119,18 +116,19 @@ class Worker:
         return groups.size(
             self.most,
             n_left=self.budget - self.n_taken(),
-            n_workers=max(self.n_workers, self._n_alive()),
+            n_workers=self._n_alive(),
             n_waiting=states.count(TrialState.WAITING),
-            n_known=states.count(TrialState.COMPLETE) if self.sampler in LEARNING else None,
+            n_known=states.count(TrialState.COMPLETE) if self.proposer.sampler in LEARNING else None,
         )
 
     def _n_alive(self) -> int:
-        """Processes that evaluate trials, this one included."""
+        """Processes that work on the sweep, this one included."""
         from optuna.trial import TrialState
 
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         records = (self.store.record(trial.number) for trial in running)
-        return len({Owner.me(), *(record.owner for record in records if record is not None)})
+        owners = {record.owner for record in records if record is not None}
+        return len({Owner.me(), *owners, *(worker.owner for worker in workers(self.folder))})
 
     def n_taken(self) -> int:
         """Configurations that are evaluated or being evaluated: what the budget counts."""
@@ -187,48 +185,11 @@ class Worker:
                 break
         return [record for record in adopted if record is not None]
 
-    def _propose(self, force: bool) -> bool:
-        """Enqueue a configuration where the sampler is not to choose; False when the space is exhausted."""
-        from optuna.trial import TrialState
-
-        if not force and self.sampler != "grid":
-            return True
-        if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            return True
-        params = self._unseen()
-        if params is None:
-            return False
-        self.study.enqueue_trial(self.space.fixed(params))
-        return True
-
-    def _unseen(self) -> Params | None:
-        known = set(self._known())
-        rng = random.Random(f"{self.seed}-{len(known)}")
-        if self.sampler == "grid":
-            candidates = list(self.space.grid())
-            random.Random(self.seed).shuffle(candidates)
-        else:
-            candidates = [self.space.draw(rng) for _ in range(_MAX_DRAWS)]
-        for params in candidates:
-            if self.space.key(self.space.strategy(params)) not in known:
-                return params
-        return None
-
-    def _known(self) -> dict[str, int]:
-        """Key -> number of what is evaluated or being evaluated; what failed may be tried again."""
-        from optuna.trial import TrialState
-
-        known: dict[str, int] = {}
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING)):
-            if "key" in trial.user_attrs and "copy_of" not in trial.user_attrs:
-                known.setdefault(trial.user_attrs["key"], trial.number)
-        return known
-
     def _claim(self, trial: Trial, *, together: bool, attempt: int = 1) -> Record | None:
         """Make a trial this process's own; None if an equal one is known, whose result is told at once."""
-        params = self.space.suggest(trial, dynamic=self.sampler in DYNAMIC)
+        params = self.space.suggest(trial, dynamic=self.proposer.sampler in DYNAMIC)
         key = self.space.key(self.space.strategy(params))
-        known = self._known()
+        known = self.proposer.known()
         source = known.get(key)
         if source is None or source == trial.number:
             record = Record(trial.number, params, key, attempt, Owner.me(), together=together)

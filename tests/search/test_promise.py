@@ -1,0 +1,110 @@
+"""Laws of `ehvi`: a known gain is the hypervolume's own, and what is chosen is new and worth its while."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import synthetic
+
+from himap.search import promise
+from himap.search.front import Point, hypervolume, pareto
+from himap.search.group import Units
+from himap.search.promise import Chooser
+from himap.search.space import Params
+from himap.search.surrogate import Surrogate, expected_gain
+
+UNITS = Units(synthetic.N_LAYERS, synthetic.N_IMAGE, 17)
+
+
+def measured(space: synthetic.Space, params: Params) -> Point:
+    strategy = space.strategy(params)
+    return Point(100 * synthetic.probability(strategy), synthetic.share(strategy))
+
+
+def test_a_certain_gain_is_the_difference_of_hypervolumes() -> None:
+    rng = random.Random(0)
+    points = [Point(rng.uniform(0, 100), rng.uniform(0, 1)) for _ in range(12)]
+    front = [points[i] for i in pareto(points)]
+    new = [Point(rng.uniform(0, 100), rng.uniform(0, 1.1)) for _ in range(50)]
+    gains = expected_gain(
+        np.array([p.accuracy / 100 for p in new]),
+        np.zeros(len(new)),
+        np.array([p.share for p in new]),
+        front,
+        highest=1.0,
+    )
+    expected = [hypervolume([*front, point]) - hypervolume(front) for point in new]
+    assert gains == pytest.approx(expected)
+    assert 0 < sum(gain > 0 for gain in expected) < len(new)
+
+
+def test_a_guess_passes_near_what_is_known_and_doubts_what_is_far() -> None:
+    rows = np.array([[x, y] for x in np.linspace(0, 1, 6) for y in np.linspace(0, 1, 6)])
+    accuracy = 0.6 + 0.3 * np.sin(3 * rows[:, 0]) * rows[:, 1]
+    surrogate = Surrogate([0, 1])
+    surrogate.fit(rows, accuracy)
+    surrogate.learn(rows, accuracy)
+    between = np.array([[0.5, 0.5], [0.25, 0.85]])
+    means, deviations = surrogate.guess(between)
+    assert means == pytest.approx(0.6 + 0.3 * np.sin(3 * between[:, 0]) * between[:, 1], abs=0.02)
+    assert surrogate.guess(np.array([[3.0, -2.0]]))[1][0] > 3 * deviations.max()
+    surrogate.believe(np.array([[3.0, -2.0]]))
+    assert surrogate.guess(np.array([[3.0, -2.0]]))[1][0] < 2 * deviations.max(), "it is as good as known"
+
+
+def spent(n: int, seed: int, choose: bool) -> float:
+    """Hypervolume after 20 draws and `n` more configurations, chosen or drawn."""
+    space, rng = synthetic.space(), random.Random(seed)
+    chooser = Chooser(space, synthetic.share, UNITS)
+    known = [(params, measured(space, params)) for params in (space.draw(rng) for _ in range(20))]
+    for _ in range(n):
+        params: Params | None = space.draw(rng)
+        if choose:
+            taken = {space.key(space.strategy(params)) for params, _ in known}
+            params = chooser.choose(known, [], [], taken, rng)
+        assert params is not None
+        known.append((params, measured(space, params)))
+    return hypervolume([point for _, point in known])
+
+
+def test_what_is_chosen_adds_more_than_chance() -> None:
+    gained = [spent(12, seed, True) - spent(12, seed, False) for seed in range(4)]
+    assert min(gained) > 0.01
+
+
+def chosen_group(seed: int) -> list[Params]:
+    """Twelve configurations for one group, all of them new and different."""
+    space, rng = synthetic.space(), random.Random(seed)
+    known = [(params, measured(space, params)) for params in (space.draw(rng) for _ in range(30))]
+    taken = {space.key(space.strategy(params)) for params, _ in known}
+    chooser = Chooser(space, synthetic.share, UNITS)
+    group: list[Params] = []
+    for _ in range(12):
+        params = chooser.choose(known, group, group, taken, rng)
+        assert params is not None and space.contains(params)
+        key = space.key(space.strategy(params))
+        assert key not in taken
+        taken.add(key)
+        group.append(params)
+    return group
+
+
+def test_of_equal_promises_the_one_that_shares_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def saved() -> float:
+        strategies = [synthetic.space().strategy(params) for params in chosen_group(1)]
+        return UNITS.apart(strategies) / UNITS.together(strategies)
+
+    cheap = saved()
+    monkeypatch.setattr(promise, "_EQUAL", 0.0)
+    assert cheap > 1.15 * saved()
+
+
+def test_an_exhausted_space_has_no_choice_left() -> None:
+    space = synthetic.space(
+        R1=synthetic.DropAxis(0.5, 0.5), R2=synthetic.DropAxis(0.5, 0.5), K2=synthetic.LayerAxis(7, 8)
+    )
+    chooser = Chooser(space, synthetic.share, UNITS)
+    taken = {space.key(space.strategy(params)) for params in space.grid()}
+    assert chooser.choose([], [], [], taken, random.Random(0)) is None
