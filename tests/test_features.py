@@ -14,13 +14,17 @@ import pytest
 import torch
 from shrunk import configured, loaded, picture, prompts, shrunk
 
-from himap.config import HardwareConfig
+from himap import models
+from himap.config import EvaluateConfig, HardwareConfig
+from himap.config.compose import compose
 from himap.features import FeatureCache, open_cache
 from himap.features.images import split_inputs
 from himap.features.store import Store
 from himap.models.base import Model
 from himap.paths import conf_dir
 from himap.reuse import Reuse
+from himap.search.evaluator import Job
+from himap.search.model import ModelEvaluator
 from himap.tasks.base import Generation, Prompt
 
 NAMES = sorted(
@@ -88,7 +92,9 @@ def test_prompts_with_several_images_or_none_are_right_too(
     assert all("are computed each time" in line for line in ours)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", ["llava_next_7b", "idefics3_8b", "mistral3_24b", "qwen2_5_vl_7b", "internvl3_8b"]
+)
 def test_an_image_is_known_beside_a_larger_one_too(name: str, tmp_path: Path) -> None:
     model = loaded(shrunk(name, n_layers=2, weights="random"))
     small, large = (Prompt("What?", (picture(0, size),)) for size in ((30, 40), (130, 30)))
@@ -298,3 +304,62 @@ def test_memory_is_counted_once_for_images_of_one_batch(model: Model) -> None:
         for _ in range(2):
             model.hf(**batch)
     assert calls["tower"] == 1
+
+
+SHORT = ("model.weights=random", "task.limit=5", "task.generation.max_new_tokens=2", "tracking=none")
+EVALUATE = ("evaluate", *SHORT)
+
+
+@pytest.fixture
+def towers(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many times vision towers of models that are loaded from now on run."""
+    counter: Counter[str] = Counter()
+    load = models.load
+
+    def listening(*args: Any) -> Model:
+        made = load(*args)
+        made.hf.model.vision_tower.register_forward_hook(lambda *_: counter.update(["tower"]))
+        return made
+
+    monkeypatch.setattr(models, "load", listening)
+    return counter
+
+
+def test_a_second_run_pays_nothing_for_the_tower(himap: Any, tmp_path: Path, towers: Counter[str]) -> None:
+    def run(folder: str, *words: str) -> str:
+        done = himap(*EVALUATE, *words, f"hydra.run.dir={folder}")
+        assert done.code == 0, done.err
+        return (tmp_path / folder / "answers.jsonl").read_text()
+
+    plain = {name: run(name, f"pruning={name}") for name in ("none", "himap")}
+    assert plain["none"] != plain["himap"]
+    towers.clear()
+    cached = "hardware.feature_cache=features"
+    assert run("first", cached, "pruning=none") == plain["none"]
+    assert towers["tower"] == 1
+    assert run("second", cached, "pruning=himap", "hardware.batch_size=2") == plain["himap"]
+    assert towers["tower"] == 1
+    assert len(files(tmp_path / "features")) == 1
+
+
+def test_a_group_of_trials_reads_what_evaluations_have_kept(
+    himap: Any, tmp_path: Path, towers: Counter[str]
+) -> None:
+    words = ("hardware.feature_cache=features", "pruning=none", "hydra.run.dir=run")
+    assert himap(*EVALUATE, *words).code == 0
+    config = compose("evaluate", EvaluateConfig, [*SHORT, words[0]])
+    evaluator = ModelEvaluator(config.model, config.task, config.hardware, None)
+    chosen = [compose("evaluate", EvaluateConfig, [f"pruning={name}"]).pruning for name in ("fastv", "himap")]
+    jobs = [Job(one.strategy(), tmp_path / one.name) for one in chosen]
+    replies = evaluator(jobs, "search", lambda _: None)
+    assert [reply["n_samples"] for reply in replies if isinstance(reply, dict)] == [5, 5]
+    assert towers["tower"] == 1
+
+
+@pytest.mark.parametrize("folder", ["/proc/features", "a_file/features"])
+def test_a_folder_that_takes_nothing_is_one_line(himap: Any, tmp_path: Path, folder: str) -> None:
+    (tmp_path / "a_file").touch()
+    done = himap(*EVALUATE, f"hardware.feature_cache={folder}", "hydra.run.dir=run")
+    assert done.code == 1
+    assert done.err[-1].startswith(f"hardware.feature_cache={folder}: cannot be written")
+    assert len(done.err) == 1
