@@ -177,7 +177,7 @@ def test_no_name_of_the_readme_is_missing() -> None:
     from himap.cli import VERBS
 
     assert set(re.findall(r"^himap (\w+)", text, re.MULTILINE)) <= set(VERBS)
-    groups = "model|pruning|task|hardware|tracking|experiment|analysis"
+    groups = "model|pruning|task|hardware|tracking|experiment|analysis|benchmark"
     for group, option in re.findall(rf"\b({groups})=(\w+)", text):
         assert (ROOT / "conf" / group / f"{option}.yaml").exists() or option == "gentle", f"{group}={option}"
     for target in re.findall(r"^make (\w+)", text, re.MULTILINE):
