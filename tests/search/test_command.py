@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -135,6 +136,27 @@ def test_every_trial_is_recorded_once_also_after_a_broken_start(
     with Recorder(tracking, tmp_path, {}, "mine") as recorder:
         recorder.record_study(comparison)
     assert FakeTracker.runs[-1]["job_type"] == "study" and len(FakeTracker.runs[-1]["rows"]) == 4
+
+
+def test_two_workers_record_a_trial_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one starts while the first has trials that it is recording or is going to record."""
+    recording, go_on = threading.Event(), threading.Event()
+
+    class Slow(FakeTracker):
+        def finish(self, *, failed: bool = False) -> None:
+            recording.set()
+            assert go_on.wait(30)
+            super().finish(failed=failed)
+
+    monkeypatch.setattr(record.tracking, "create", lambda *_: Slow())
+    monkeypatch.setattr(FakeTracker, "runs", [])
+    run(synthetic.sweep(trials=4, seeds=2), tmp_path, synthetic.evaluate)
+    tracking = TrackingConfig("offline")
+    with Recorder(tracking, tmp_path, {}, "mine"):
+        assert recording.wait(30)
+        with Recorder(tracking, tmp_path, {}, "mine"):
+            go_on.set()
+    assert sorted(r["name"] for r in FakeTracker.runs) == [f"trial-{n}" for n in range(4)]
 
 
 def test_offline_runs_are_read_back_with_wandb(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from himap import tracking
 from himap.config import TrackingConfig
 from himap.report.compare import Comparison
 from himap.result import Result
+from himap.search.owner import locked
 from himap.search.trials import TrialStore
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,13 @@ class Recorder:
         return self._store.folder(number) / ".recorded"
 
     def _record(self, number: int) -> None:
+        # Two workers may know of the trial; a killed one lets go by itself.
+        with locked(self._store.folder(number)):
+            if not self._mark(number).exists():
+                self._record_now(number)
+                self._mark(number).touch()
+
+    def _record_now(self, number: int) -> None:
         record, result = self._store.record(number), self._store.result(number)
         if record is None:
             return
@@ -79,7 +87,6 @@ class Recorder:
         else:
             tracker.log({"error": self._store.error(number)})
         tracker.finish(failed=result is None)
-        self._mark(number).touch()
 
     def _record_study(self, comparison: Comparison) -> None:
         outcome = comparison.outcome
