@@ -28,9 +28,9 @@ FAMILIES = {
     "llava_1_5_7b": 16,
     "qwen2_5_vl_7b": 24,
     "llava_next_7b": 36,
-    "idefics3_8b": 68,
 }
 LATER = {
+    "idefics3_8b": 68,
     "internvl3_8b": 16,
     "internvl_chat_v1_0": 576,
     "llava_onevision_7b": 36,

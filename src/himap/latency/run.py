@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from himap.answers import differences
 from himap.errors import UserError
@@ -19,6 +20,9 @@ from himap.latency.shape import Shape
 from himap.progress import Bar
 from himap.result import environment
 
+if TYPE_CHECKING:
+    from himap.models.base import Model
+
 CELLS = "cells"
 
 
@@ -31,7 +35,7 @@ def missing(config: BenchmarkConfig, folder: Path) -> list[Shape]:
     return [shape for shape in config.benchmark.shapes(config.model) if _read(config, folder, shape) is None]
 
 
-def run(config: BenchmarkConfig, folder: Path, shapes: list[Shape], bar: Bar) -> None:
+def run(config: BenchmarkConfig, folder: Path, shapes: Sequence[Shape], bar: Bar) -> None:
     """Load the model and measure the shapes, one after the other, each written when it is done.
 
     Raises:
@@ -42,31 +46,34 @@ def run(config: BenchmarkConfig, folder: Path, shapes: list[Shape], bar: Bar) ->
 
     prepare(config.hardware)
     model = models.load(config.model, config.hardware)
-    decoder = DecoderShape.from_config(model.hf.config)
-    weights = weights_bytes(model.hf)
-    strategies = {name: pruning.strategy() for name, pruning in config.benchmark.pruning.items()}
     whole = len(config.benchmark.shapes(config.model))
     steps = n_steps(config.benchmark)
     bar.begin(whole * steps, (whole - len(shapes)) * steps)
     try:
-        for shape in shapes:
-            raw = measure(model, config.benchmark, shape, partial(bar.advance, 1, shape.text))
-            cell = summarise(
-                raw,
-                strategies,
-                config.benchmark.reference,
-                decoder,
-                weights=weights,
-                n_bytes=model.hf.dtype.itemsize,
-            )
-            content = {
-                "identity": config.identity(),
-                "environment": environment(str(model.device)),
-                **cell,
-            }
-            write_json(_path(folder, shape), content)
+        measure_all(config, model, folder, shapes, bar)
     finally:
         bar.end()
+
+
+def measure_all(
+    config: BenchmarkConfig, model: Model, folder: Path, shapes: Sequence[Shape], bar: Bar
+) -> None:
+    """`run` with a model that is loaded and a bar that has begun."""
+    decoder = DecoderShape.from_config(model.hf.config)
+    weights = weights_bytes(model.hf)
+    strategies = {name: pruning.strategy() for name, pruning in config.benchmark.pruning.items()}
+    for shape in shapes:
+        raw = measure(model, config.benchmark, shape, partial(bar.advance, 1, shape.text))
+        cell = summarise(
+            raw,
+            strategies,
+            config.benchmark.reference,
+            decoder,
+            weights=weights,
+            n_bytes=model.hf.dtype.itemsize,
+        )
+        content = {"identity": config.identity(), "environment": environment(str(model.device)), **cell}
+        write_json(_path(folder, shape), content)
 
 
 def cells(config: BenchmarkConfig, folder: Path) -> list[dict[str, Any]]:
