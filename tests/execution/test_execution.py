@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import IMAGE_ID, MAKERS, MORE_MAKERS, N_PATCHES, Tiny
+from tiny import IMAGE_ID, MAKERS, MORE_MAKERS, N_PATCHES, Tiny, tiny_llava
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from himap.attention import column_sums
 from himap.errors import ConfigError, Unsupported, UserError
 from himap.execution import Execution, make
-from himap.execution.compiled import compiled
+from himap.execution.compiled import traced
 from himap.execution.eager import Eager
 from himap.execution.front import Front
 from himap.execution.program import Program
 from himap.execution.slots import make_slots
-from himap.execution.static import Static, as_it_is
+from himap.execution.static import Function, Static, as_it_is
 from himap.layout import Layout
 from himap.models.base import Model
 from himap.pruning import Pruner, text_decoder
@@ -159,7 +159,7 @@ def test_eager_decodes_what_generate_decodes() -> None:
         execution.close()
 
 
-def traced(model: Tiny, strategy: Strategy, what: str) -> tuple[Callable[..., Any], tuple[Tensor, ...]]:
+def function_of(model: Tiny, strategy: Strategy, what: str) -> tuple[Callable[..., Any], tuple[Tensor, ...]]:
     """One of a program's functions and its arguments."""
     inputs = batches(model)[0]
     layout = Layout.from_ids(inputs["input_ids"], model.image_token_ids)
@@ -176,7 +176,7 @@ def traced(model: Tiny, strategy: Strategy, what: str) -> tuple[Callable[..., An
 @pytest.mark.parametrize("name", ["llava-mha", "qwen2-vl"])
 @pytest.mark.parametrize("strategy", [STRATEGIES[name] for name in ("three-stages", "controls")])
 def test_nothing_is_asked_of_the_device(name: str, what: str, strategy: Strategy) -> None:
-    function, arguments = traced(tiny(name), strategy, what)
+    function, arguments = function_of(tiny(name), strategy, what)
     with torch.no_grad():
         # A fake tensor has no values: reading one back, or a shape that depends on one, raises.
         graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*arguments)
@@ -193,13 +193,14 @@ def test_the_trace_sees_a_question_to_the_device() -> None:
         make_fx(asking, tracing_mode="fake", _allow_non_fake_inputs=True)(torch.ones(1, 2, 4, 8))
 
 
-@pytest.mark.parametrize("name", ["llava-mha", pytest.param("qwen2-vl", marks=pytest.mark.slow)])
-def test_it_compiles_to_one_graph_without_breaks(name: str) -> None:
-    model = tiny(name)
-    theirs = Eager(as_model(model), HIMAP, N_NEW)
-    ours = Static(
-        as_model(model), HIMAP, batches(model)[0], N_NEW, lambda f, given: compiled(f, given, "eager")
-    )
+def test_it_compiles_to_one_graph_without_breaks() -> None:
+    model, strategy = tiny_llava(kv_heads=2, n_layers=3), stages((1, 0.5, "img2txt"), (2, 0.75, "img2img"))
+
+    def prepare(function: Function, given: tuple[Tensor, ...]) -> Function:
+        return torch.compile(traced(function, given), fullgraph=True, backend="eager")
+
+    theirs = Eager(as_model(model), strategy, N_NEW)
+    ours = Static(as_model(model), strategy, batches(model)[0], N_NEW, prepare)
     for inputs in batches(model):
         same(run(ours, inputs, TOKENS), run(theirs, inputs, TOKENS))
     theirs.close()
@@ -245,7 +246,7 @@ def test_captured_executions_compute_what_the_pruner_computes(name: str, kind: s
 @pytest.mark.parametrize("what", ["prefill", "step"])
 def test_no_function_waits_for_the_gpu(what: str) -> None:
     model = ALL["llava-gqa"]()
-    function, arguments = traced(model, HIMAP, what)
+    function, arguments = function_of(model, HIMAP, what)
     model.model.cuda()
     arguments = tuple(tensor.cuda() for tensor in arguments)
     with torch.inference_mode():

@@ -1,35 +1,37 @@
-"""Compiles a function of static shapes with torch.compile."""
+"""Compiles a function of static shapes with TorchInductor."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor
+import torch._inductor
+from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from himap.execution.static import Function
 
 
-def compiled(function: Function, arguments: tuple[Tensor, ...], backend: str = "inductor") -> Function:
-    """The function as one compiled graph.
+def traced(function: Function, arguments: tuple[Tensor, ...]) -> fx.GraphModule:
+    """The plain tensor operations of a function, its weights as attributes of the graph.
 
-    It is traced to plain tensor operations first. So nothing of the model's Python is left to be compiled or
-    guarded, the taps are needed only now, and a question to the device would raise.
+    Nothing of the model's Python is left in it, the taps are needed only now, and a question to the device
+    would have raised.
 
     Args:
-        function: of tensors; its weights become constants of the graph.
+        function: of tensors.
         arguments: give shapes, dtypes and device.
-        backend: of torch.compile.
     """
-    graph = make_fx(function)(*arguments)
-    options: dict[str, Any] = {}
-    if backend == "inductor":
-        # Arguments have the shapes of the execution, so nothing is guarded. On a CPU constant weights
-        # are packed once for the matrix products; on a GPU that would only make copies of them.
-        options = {"guard_filter_fn": _no_guards, "freezing": arguments[0].device.type == "cpu"}
-    return torch.compile(graph, fullgraph=True, dynamic=False, backend=backend, options=options or None)
+    return make_fx(function)(*arguments)
 
 
-def _no_guards(guards: Any) -> list[bool]:
-    return [False] * len(guards)
+def compiled(function: Function, arguments: tuple[Tensor, ...]) -> Function:
+    """The function as one compiled graph, for arguments of these shapes; takes some ten seconds.
+
+    The graph goes to the compiler directly: torch.compile would look through a hundred weights at each call,
+    to find them unchanged.
+
+    Args:
+        function: of tensors.
+        arguments: give shapes, dtypes and device.
+    """
+    with torch.no_grad():
+        return torch._inductor.compile(traced(function, arguments), list(arguments))
