@@ -45,6 +45,12 @@ def show(
         console.print(f"({number}) {escape(reason)}")
     if left_out:
         console.print(f"Left out, because lmms-eval needs Java for captions: {', '.join(left_out)}.")
+    agreeing = [abs(row.difference) for row in figures if row.agrees]
+    alike = sum(row.agrees for row in asked)
+    console.print(
+        f"{len(agreeing)} of {len(figures)} figures agree (the furthest by {max(agreeing, default=0):.1g}), "
+        f"prompts in {alike} of {len(asked)} runs."
+    )
     for odd in unexplained([*figures, *asked, *judged]):
         console.print(f"UNEXPLAINED: {odd.case} ({_options(odd)})")
     for odd in unneeded([*figures, *asked, *judged]):
