@@ -83,6 +83,9 @@ def main() -> None:
                 run(name, configs, end)
             except UserError as error:
                 print(f"{name}: {error}", flush=True)
+            gc.collect()  # the model of the part, before the next is built
+            if CUDA:
+                torch.cuda.empty_cache()
     for goal in write(configs)["goals"]:
         print(goal)
     print(RESULT)
@@ -123,10 +126,6 @@ def run(part: str, configs: dict[str, BenchmarkConfig], end: float) -> None:
         measure_all(config, model, CELLS / part, [shape], progress)
         progress.end()
         write(configs)
-    del model
-    gc.collect()
-    if CUDA:
-        torch.cuda.empty_cache()
 
 
 def checked(part: str, config: BenchmarkConfig) -> Iterator[dict[str, Any]]:

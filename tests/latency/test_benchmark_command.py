@@ -83,6 +83,10 @@ def test_a_variant_stands_beside_the_preset() -> None:
         ("pruning=none,none", "pruning=none,none: must name strategies, each once"),
         ("pruning=", "pruning=: must name strategies, each once"),
         ("pruning.stages.deep.drop=0.9", "pruning.stages.deep.drop=0.9: several strategies are compared"),
+        (
+            "hardware.batch_size=16",
+            "hardware.batch_size=16: is not read here (write",
+        ),
         ("benchmark.reference=me", "benchmark.reference=me: unknown (choose one of none, fastv, himap)"),
         ("benchmark.rounds=5", "benchmark.rounds=5: must be at least 6"),
         ("benchmark.warmup=0", "benchmark.warmup=0: must be at least 1"),

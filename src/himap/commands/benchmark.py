@@ -38,13 +38,15 @@ def expand(arguments: Sequence[str]) -> list[str]:
     """Write `pruning=a,b,c` as Hydra's own choice of options: all in one process, the first the reference.
 
     Raises:
-        ConfigError: the list is empty, names a strategy twice, or a key of one single strategy is set.
+        ConfigError: the list is empty or names a strategy twice, or a key is set that counts elsewhere.
     """
     expanded: list[str] = []
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key == "pruning":
             expanded += _chosen(argument, value)
+        elif key == "hardware.batch_size":
+            raise ConfigError(f"{argument}: is not read here (write benchmark.batch_size=[{value}]).")
         elif key.lstrip("+~").startswith("pruning."):
             known = key.lstrip("+~").removeprefix("pruning.")
             raise ConfigError(
