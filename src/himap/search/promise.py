@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from himap.search.front import Point, pareto
 from himap.search.group import Layers, Units
@@ -22,12 +22,20 @@ Known = Sequence[tuple[Params, Point]]
 # Below so many known configurations a guess is worth nothing.
 _FEWEST = 6
 # Candidates that are compared for each choice.
-_N_CANDIDATES = 1200
+_N_CANDIDATES = 900
 # Promises are guesses: what promises this share of the best counts as equal, and the cheapest is taken.
 _EQUAL = 0.5
 _MOST_EQUAL = 200
 # The guess's parameters are fitted again after so many new results.
 _FIT_AFTER = 8
+
+
+class Candidate(NamedTuple):
+    """A configuration, the strategy that it stands for, and that one's key."""
+
+    params: Params
+    strategy: Strategy
+    key: str
 
 
 @dataclass
@@ -69,22 +77,21 @@ class Chooser:
         if not candidates:
             return None
         if len(known) < _FEWEST:
-            return candidates[0]
+            return candidates[0].params
         gains = self._gains(known, pending, candidates)
         best = sorted(range(len(candidates)), key=lambda i: -gains[i])[:_MOST_EQUAL]
-        equal = [i for i in best if gains[i] >= (1 - _EQUAL) * gains[best[0]]]
+        equal = [candidates[i] for i in best if gains[i] >= (1 - _EQUAL) * gains[best[0]]]
         shared: Layers = {}
         for params in group:
             shared |= self.units.layers(self.space.strategy(params))
-        strategies = {i: self.space.strategy(candidates[i]) for i in equal}
-        return candidates[min(equal, key=lambda i: self.units.new(strategies[i], shared))]
+        return min(equal, key=lambda candidate: self.units.new(candidate.strategy, shared)).params
 
     def _candidates(
         self, known: Known, group: Sequence[Params], taken: Collection[str], rng: random.Random
-    ) -> list[Params]:
+    ) -> list[Candidate]:
         """New configurations: from anywhere, near the front, and beginning like others of the group."""
         front = [known[i][0] for i in pareto([point for _, point in known])]
-        found: dict[str, Params] = {}
+        found: dict[str, Candidate] = {}
         for number in range(_N_CANDIDATES):
             params = self.space.draw(rng)
             if number % 3 == 1 and front:
@@ -94,10 +101,16 @@ class Chooser:
                 first = [name for name in self.space.names if name[1] == "1"]
                 params |= {name: value for name, value in rng.choice(group).items() if name in first}
             if int(params["K1"]) < int(params["K2"]):
-                found.setdefault(self.space.key(self.space.strategy(params)), params)
-        return [params for key, params in found.items() if key not in taken]
+                candidate = self._candidate(params)
+                if candidate.key not in taken:
+                    found.setdefault(candidate.key, candidate)
+        return list(found.values())
 
-    def _gains(self, known: Known, pending: Sequence[Params], candidates: Sequence[Params]) -> list[float]:
+    def _candidate(self, params: Params) -> Candidate:
+        strategy = self.space.strategy(params)
+        return Candidate(params, strategy, self.space.key(strategy))
+
+    def _gains(self, known: Known, pending: Sequence[Params], candidates: Sequence[Candidate]) -> list[float]:
         """Expected hypervolume that each candidate adds to what is known and pending."""
         import numpy as np
 
@@ -115,22 +128,24 @@ class Chooser:
             waiting = np.array([self._features(params) for params in pending])
             self._surrogate.believe(waiting)
             rows = np.concatenate([rows, waiting])
-        shares = [*(point.share for _, point in known), *(self._share(params) for params in pending)]
+        shares = [
+            *(point.share for _, point in known),
+            *(self._share(self._candidate(params)) for params in pending),
+        ]
         # The measured accuracies are luck in part; the front of the guesses has less of it.
         means, _ = self._surrogate.guess(rows)
         points = [Point(100 * float(mean), share) for mean, share in zip(means, shares, strict=True)]
         front = [points[i] for i in pareto(points)]
-        means, deviations = self._surrogate.guess(np.array([self._features(params) for params in candidates]))
-        own = np.array([self._share(params) for params in candidates])
+        rows = np.array([self._features(candidate.params) for candidate in candidates])
+        means, deviations = self._surrogate.guess(rows)
+        own = np.array([self._share(candidate) for candidate in candidates])
         highest = max(1.0, float(accuracy.max()))
         return [float(gain) for gain in expected_gain(means, deviations, own, front, highest)]
 
-    def _share(self, params: Params) -> float:
-        strategy = self.space.strategy(params)
-        key = self.space.key(strategy)
-        if key not in self._shares:
-            self._shares[key] = self.cost(strategy)
-        return self._shares[key]
+    def _share(self, candidate: Candidate) -> float:
+        if candidate.key not in self._shares:
+            self._shares[candidate.key] = self.cost(candidate.strategy)
+        return self._shares[candidate.key]
 
     def _features(self, params: Params) -> list[float]:
         """Numbers whose distances say how alike two configurations are; axes as `_axes` has them."""
