@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from himap import models, tasks, tracking
 from himap.commands.evaluate_workers import watch
 from himap.errors import ConfigError
-from himap.files import exclusive, shared
+from himap.files import exclusive, shared, write_atomic
 from himap.progress import Quiet
 from himap.shards import Shard
 
@@ -257,6 +258,18 @@ def test_shares_are_disjoint_complete_and_even() -> None:
     shares = [Shard(index, 5).of(samples) for index in range(1, 6)]
     assert sorted(sample for share in shares for sample in share) == samples
     assert {len(share) for share in shares} == {3, 4}
+
+
+def test_workers_with_equal_process_ids_write_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, names = os.replace, []
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    monkeypatch.setattr(os, "replace", lambda *paths: names.append(paths[0]) or replace(*paths))
+    for text in ("one", "two"):
+        write_atomic(tmp_path / "config.yaml", text)
+    assert len(set(names)) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,8 +59,8 @@ def write_atomic(path: Path, text: str) -> None:
 def write_bytes_atomic(path: Path, data: bytes) -> None:
     """Write `data` to `path` through a temporary file, fsync and rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two workers that write the same file from sharing one temporary file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Two workers that write the same file must not share one; in containers process ids repeat.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     with open(temporary, "wb") as file:
         file.write(data)
         file.flush()

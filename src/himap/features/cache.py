@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import himap
 from himap.config import HardwareConfig, ModelConfig
 from himap.errors import UserError
 from himap.features.images import digest, join_features, join_inputs, split_features, split_inputs
@@ -118,7 +119,7 @@ def open_cache(model: ModelConfig, hardware: HardwareConfig, weights: str | None
     """The cache that the configuration names; None without one.
 
     Args:
-        model: path, revision and options are part of the key; so are the versions of torch and transformers.
+        model: path, revision and options are part of the key, and versions: himap's, torch's, transformers'.
         hardware: dtype and kind of device are part of the key, too.
         weights: fingerprint of the weights, where there is one.
     """
@@ -132,6 +133,7 @@ def open_cache(model: ModelConfig, hardware: HardwareConfig, weights: str | None
         "options": model.options,
         "dtype": hardware.dtype,
         "device": hardware.device.partition(":")[0],
+        "himap": himap.__version__,
         "torch": metadata.version("torch"),
         "transformers": metadata.version("transformers"),
     }
