@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +91,8 @@ def _submit(config: SlurmConfig, jobs: Sequence[Job], folder: Path, name: str) -
     executor = SlurmExecutor(folder, max_num_timeout=config.requeues, python=pyxis.python if pyxis else None)
     executor.update_parameters(**parameters(config, name))
     try:
-        with executor.batch():
+        # Submitit repeats what sbatch writes; the error below says it once.
+        with redirect_stderr(io.StringIO()), executor.batch():
             submitted = [executor.submit(job) for job in jobs]
     except (FailedJobError, FailedSubmissionError) as error:
         reason = " ".join(str(error).split()).removesuffix(".")
