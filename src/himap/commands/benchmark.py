@@ -126,8 +126,8 @@ def _result(config: BenchmarkConfig, measured: Sequence[dict[str, Any]]) -> Resu
             if row["scoring"] is not None:
                 metrics[f"{place}/scoring_share"] = row["scoring"]["share"]["median"]
     # The headline: what is left of the reference's prefill, for the last strategy in the first cell.
-    last = [*measured[0]["strategies"]][-1]
-    metrics["primary"] = f"{Shape(**measured[0]['shape']).key}/{last}/prefill_ratio"
+    last = [*measured[0]["strategies"].values()][-1]
+    metrics |= {"primary": "prefill_ratio", "prefill_ratio": last["prefill_ms"]["ratio"]["median"]}
     notes = [note for cell in measured for note in cell["notes"]]
     refused = [f"{kind}: {why}" for cell in measured for kind, why in cell["refused"].items()]
     return Result(
