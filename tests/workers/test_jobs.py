@@ -157,9 +157,11 @@ def test_a_job_stops_its_worker_in_order_before_it_is_queued_again(tmp_path: Pat
 
 
 def test_a_worker_that_fails_fails_its_job(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="code 3"):
+    with pytest.raises(SystemExit, match="3"):
         Job([sys.executable, "-c", "raise SystemExit(3)"])()
-    assert Job([sys.executable, "-c", ""])() == 0
+    with pytest.raises(SystemExit, match="137"):
+        Job([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])()
+    Job([sys.executable, "-c", ""])()
     assert logs(tmp_path, "7_0") == []
     (tmp_path / "7_0_0_log.err").write_text("a\n\nb\n")
     assert logs(tmp_path, "7_0") == ["a", "b"]

@@ -34,14 +34,14 @@ class Job:
 
     words: list[str]
 
-    def __call__(self) -> int:
+    def __call__(self) -> None:
         self._process = subprocess.Popen(self.words)
         # Not wait(): a signal's handler that waits, too, would never get its turn.
         while (code := self._process.poll()) is None:
             time.sleep(0.2)
         if code:
-            raise RuntimeError(f"the worker ended with code {code}")
-        return code
+            # The worker has said why; submitit would add a stack trace of its own to an exception.
+            sys.exit(code if code > 0 else 128 - code)
 
     def checkpoint(self) -> Any:
         from submitit.helpers import DelayedSubmission
