@@ -215,7 +215,7 @@ def test_the_figure_and_the_table_take_several_cells(tmp_path: Path) -> None:
         "first_token_ms": measure,
         "end_to_end_ms": measure,
         "scoring": None,
-        "flops": {"prefill_share": 0.5, "answer_share": 0.5},
+        "flops": {"prefill_share": 0.5, "answer_share": 0.5, "later_share": 0.5},
         **{"peak_mib": None, "kv_cache_mib": 1.0, "energy_j": 2.5},
     }
     shape = {"batch_size": 1, "n_system": 2, "n_image": 16, "n_instruction": 12, "n_new": 1}

@@ -12,13 +12,15 @@ import pytest
 import torch
 from fakes import TinyModel
 
+from himap import models
 from himap.config import PruningConfig, StageConfig
+from himap.config.compose import compose
 from himap.errors import UserError
 from himap.flops import DecoderShape
 from himap.latency import cell, clock, energy
 from himap.latency.cell import Raw, measure, n_steps
 from himap.latency.clock import Job, rounds
-from himap.latency.config import LatencyConfig
+from himap.latency.config import BenchmarkConfig, LatencyConfig
 from himap.latency.outcome import summarise
 from himap.latency.shape import Shape
 
@@ -173,6 +175,8 @@ def test_each_measure_takes_the_fastest_execution_of_either() -> None:
     assert set(none["prefill_ms"]["executions"]) == {"eager", "graphs"}
     assert none["end_to_end_ms"]["median"] == pytest.approx(2 + 70 * 1.25)
     assert none["first_token_ms"]["median"] == pytest.approx(2 + 20 * 1.25)
+    shares = pruned["flops"]
+    assert shares["prefill_share"] < shares["answer_share"] < shares["later_share"] < 1
     assert none["peak_mib"] == 4.0
 
 
@@ -181,6 +185,7 @@ def test_one_new_token_has_no_decoding() -> None:
     found.shape = replace(SHAPE, n_new=1)
     row = summary(found)["strategies"]["none"]
     assert "per_token_ms" not in row
+    assert "later_share" not in row["flops"]
     assert row["flops"]["prefill_tflops"] == row["flops"]["answer_tflops"]
 
 
@@ -258,6 +263,20 @@ def test_energy_is_read_for_every_strategy(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(cell, "Counter", Counted)
     found = measure(TinyModel(), config(energy_s=0.5), SHAPE, lambda: None)
     assert found.energy_j == {name: [0.5, 0.5, 0.5] for name in PRUNING}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_runs_both_executions() -> None:
+    words = ["hardware=cuda", "benchmark.rounds=6", "benchmark.n_new=[3]"]
+    whole = compose("benchmark", BenchmarkConfig, words)
+    model = models.load(whole.model, whole.hardware)
+    (shape,) = whole.benchmark.shapes(whole.model)
+    found = measure(model, whole.benchmark, shape, lambda: None)
+    assert {kind for _, kind in found.jobs} == {"eager", "graphs"}
+    assert not found.refused
+    for kind in ("eager", "graphs"):
+        assert found.peak_bytes["himap", kind] <= found.peak_bytes["none", kind]  # type: ignore[operator]
 
 
 @pytest.mark.gpu

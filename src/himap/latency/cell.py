@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -82,6 +83,7 @@ def measure(model: Model, config: LatencyConfig, shape: Shape, advance: Callable
         ) from error
     finally:
         if device.type == "cuda":
+            gc.collect()  # captured functions hold one another
             torch.cuda.empty_cache()
 
 

@@ -123,15 +123,13 @@ def _scoring(raw: Raw, name: str, prefill: Times, reference: str) -> dict[str, A
 def _flops(
     shape: Shape, strategy: Strategy, reference: Strategy, decoder: DecoderShape, *, cached: bool
 ) -> dict[str, float]:
-    """TFLOPs of the decoder, and their share of the reference's."""
+    """TFLOPs of the decoder, and their share of the reference's: prefill, later tokens, whole answer."""
     prefill, base = (prefill_tflops(decoder, one, shape) for one in (strategy, reference))
     answer, whole = (answer_tflops(decoder, one, shape, cached=cached) for one in (strategy, reference))
-    return {
-        "prefill_tflops": prefill,
-        "prefill_share": prefill / base,
-        "answer_tflops": answer,
-        "answer_share": answer / whole,
-    }
+    shares = {"prefill_share": prefill / base, "answer_share": answer / whole}
+    if shape.n_new > 1:
+        shares["later_share"] = (answer - prefill) / (whole - base)
+    return {"prefill_tflops": prefill, "answer_tflops": answer, **shares}
 
 
 def _samples(raw: Raw) -> dict[str, Any]:

@@ -52,8 +52,8 @@ def _rows(cell: Cell) -> Iterator[list[Any]]:
             if measure not in row:
                 continue
             value = row[measure]
-            share = row["flops"].get(_FLOPS.get(measure, ""))
-            ratio = [value["ratio"]["median"], value["ratio"]["low"], value["ratio"]["high"], share]
+            ratio = [*(value["ratio"][name] for name in ("median", "low", "high"))]
+            ratio.append(row["flops"][_FLOPS[measure]])
             for kind, times in value["executions"].items():
                 best = kind == value["execution"]
                 numbers = [times["median"], times["low"], times["high"]]
@@ -70,7 +70,13 @@ def _rows(cell: Cell) -> Iterator[list[Any]]:
 
 
 _NO_RATIO = (None, None, None, None)
-_FLOPS = {"prefill_ms": "prefill_share", "end_to_end_ms": "answer_share"}
+_FLOPS = {
+    "prefill_ms": "prefill_share",
+    "first_token_ms": "prefill_share",
+    "per_token_ms": "later_share",
+    "end_to_end_ms": "answer_share",
+}
+"""Measure -> the share of FLOPs that stands beside its ratio; all are the decoder's."""
 
 
 def write_csv(cells: Sequence[Cell], path: Path) -> None:
@@ -113,8 +119,7 @@ def _lines(cell: Cell) -> Iterator[tuple[str, list[str]]]:
         own = [name == reference for name in cell["strategies"]]
         ratios = [_percent(row[measure]["ratio"]) for row in rows]
         yield f"  % of {reference}", ["100" if it else ratio for it, ratio in zip(own, ratios, strict=True)]
-        if measure in _FLOPS:
-            yield "  FLOPs, %", [f"{100 * row['flops'][_FLOPS[measure]]:.1f}" for row in rows]
+        yield "  FLOPs, %", [_number(100 * row["flops"][_FLOPS[measure]]) for row in rows]
         if any(len(row[measure]["executions"]) > 1 for row in rows):
             yield "  execution", [row[measure]["execution"] for row in rows]
     parts = [row["scoring"] for row in rows]
