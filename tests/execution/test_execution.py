@@ -140,6 +140,19 @@ def test_places_of_the_pictures_may_move_while_their_numbers_stay(name: str) -> 
     theirs.close()
 
 
+def test_pictures_of_another_form_have_other_positions() -> None:
+    model = tiny("qwen2-vl")
+    square = batches(model)[0]
+    wide = {**square, "image_grid_thw": torch.tensor([[1, 4, 16]] * 2)}
+    ours, theirs = static(model, HIMAP, square), Eager(as_model(model), HIMAP, N_NEW)
+    found = []
+    for inputs in (square, wide, square):
+        found.append(run(theirs, inputs, TOKENS))
+        same(run(ours, inputs, TOKENS), found[-1])
+    assert (found[0][1] - found[1][1]).abs().max() > 0.1
+    theirs.close()
+
+
 def test_each_layer_has_room_for_what_its_stage_leaves() -> None:
     model = tiny("llava-gqa")
     execution = static(model, HIMAP, batches(model)[0])
