@@ -55,7 +55,7 @@ def test_the_jobs_get_what_was_asked_for(slurm: Path, tmp_path: Path) -> None:
         cpus=6,
         memory_gib=1.5,
         signal_s=45,
-        options={"account": "mine", "requeue": True},
+        options={"account": "mine"},
         setup=["module load cuda"],
     )
     assert submit(config, ["-m", "himap"], tmp_path / "jobs", "himap-front") == ["7_0", "7_1", "7_2"]

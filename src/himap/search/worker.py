@@ -82,8 +82,22 @@ class Worker:
         Raises:
             UserError: the first trials, or several in a row, failed.
         """
-        while records := self._next():
-            self._work(records)
+        try:
+            while records := self._next():
+                self._work(records)
+        except KeyboardInterrupt:
+            self._give_back()
+            raise
+
+    def _give_back(self) -> None:
+        """After a user's or a cluster's stop, wherever it came: it is not the trials' fault, and the next
+        worker that looks, on whatever host, goes on with them."""
+        for record in self.store.records():
+            number = record.number
+            ended = self.store.result(number) is not None or self.store.error(number) is not None
+            if record.owner == Owner.me() and record.copy_of is None and not ended:
+                self.store.start(replace(record, attempt=max(0, record.attempt - 1)))
+                self.store.heartbeat(number).unlink(missing_ok=True)
 
     def _next(self) -> list[Record]:
         """The trials to evaluate next: those that a dead worker left, or new ones; none when all is done."""
@@ -215,16 +229,9 @@ class Worker:
             # Until they are told: a worker on another host takes a trial without a heartbeat for abandoned.
             for record in records:
                 alive.enter_context(heartbeat(self.store.heartbeat(record.number)))
-            try:
-                replies = ask(self.evaluate, jobs, self.split, lambda n: self.on_progress(len(jobs), n))
-                for record, reply in zip(records, replies, strict=True):
-                    error = self._conclude(record, reply)
-            except KeyboardInterrupt:
-                # A user's stop is not the trials' fault; they go on when the sweep is started again.
-                for record in records:
-                    if self.store.result(record.number) is None and self.store.error(record.number) is None:
-                        self.store.start(replace(record, attempt=record.attempt - 1))
-                raise
+            replies = ask(self.evaluate, jobs, self.split, lambda n: self.on_progress(len(jobs), n))
+            for record, reply in zip(records, replies, strict=True):
+                error = self._conclude(record, reply)
 
         if self._failures_in_row >= MAX_FAILURES_IN_ROW:
             path = jobs[-1].folder / "traceback.txt"
