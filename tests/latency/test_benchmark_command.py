@@ -17,6 +17,7 @@ from himap.errors import UserError
 from himap.latency import run as latency_run
 from himap.latency.config import BenchmarkConfig
 from himap.latency.shape import Shape
+from himap.report import latency as report
 from himap.report.latency import MEASURES, draw_latency, table
 
 MODEL = """
@@ -36,6 +37,12 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     own.mkdir(parents=True)
     (own / "tiny.yaml").write_text(MODEL)
     return ("--config-dir", str(own.parent), "model=tiny", "tracking=none", *QUICK, "pruning=none,img2txt")
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the figure out, which takes longer than everything else together."""
+    monkeypatch.setattr(report, "draw_latency", lambda cells, model, path: None)
 
 
 def composed(*arguments: str) -> BenchmarkConfig:
@@ -152,7 +159,7 @@ def test_a_run_writes_numbers_table_and_figure(himap: Any, tiny: tuple[str, ...]
 
 
 def test_a_second_start_measures_what_is_missing(
-    himap: Any, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    himap: Any, tiny: tuple[str, ...], undrawn: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert himap("benchmark", *tiny, "hydra.run.dir=here").code == 0
     first = (tmp_path / "here" / "cells" / "b1_i16_n3.json").read_bytes()
@@ -173,7 +180,9 @@ def test_a_second_start_measures_what_is_missing(
     assert himap("benchmark", *tiny, "hydra.run.dir=here").code == 0, "nothing missing, nothing loaded"
 
 
-def test_other_settings_are_refused_and_named(himap: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
+def test_other_settings_are_refused_and_named(
+    himap: Any, tiny: tuple[str, ...], undrawn: None, tmp_path: Path
+) -> None:
     assert himap("benchmark", *tiny, "hydra.run.dir=here").code == 0
     before = (tmp_path / "here" / "result.json").read_bytes()
     done = himap("benchmark", *tiny, "hydra.run.dir=here", "benchmark.rounds=7")
@@ -187,7 +196,7 @@ def test_other_settings_are_refused_and_named(himap: Any, tiny: tuple[str, ...],
 
 
 def test_ctrl_c_keeps_the_cells_and_says_how_to_go_on(
-    himap: Any, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    himap: Any, tiny: tuple[str, ...], undrawn: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure = latency_run.measure
 

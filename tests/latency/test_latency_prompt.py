@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from fakes import TinyModel, strategy
-from shrunk import configured, loaded
+from shrunk import configured, loaded, picture
 from tiny import IMAGE_ID
 from writers import WRITERS
 
@@ -21,6 +21,7 @@ from himap.layout import Layout
 from himap.models.base import Model
 from himap.paths import conf_dir
 from himap.strategy import Strategy
+from himap.tasks.base import Prompt
 
 HIMAP = strategy(shallow=(2, 0.5, "img2txt"), deep=(4, 0.75, "img2img"))
 FAMILIES = {
@@ -60,7 +61,16 @@ def test_every_family_gets_prompts_of_exact_sizes(name: str, n_pictures: int, tm
     assert not layout.padding.any()
     one, other = inputs["input_ids"]
     assert (one == other).sum() < len(one), "rows must differ, or an index that skips the batch goes unseen"
+    real = model.encode([Prompt("What is it?", (picture(),))])
+    assert neighbours(model, inputs) == neighbours(model, real), "what marks an image stays beside it"
     check_given(model, inputs)
+
+
+def neighbours(model: Model, inputs: dict[str, torch.Tensor]) -> tuple[int, int]:
+    """The ids before a prompt's first image token and behind its last."""
+    row = inputs["input_ids"][0].tolist()
+    places = [place for place, number in enumerate(row) if number in model.image_token_ids]
+    return row[places[0] - 1], row[places[-1] + 1]
 
 
 def check_given(model: Model, inputs: dict[str, torch.Tensor]) -> None:
