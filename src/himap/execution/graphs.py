@@ -31,6 +31,7 @@ class Capturer:
             raise UserError(
                 f"execution=graphs: needs a CUDA device, the model is on {device} (use compiled)."
             )
+        self._device = device
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, function: Function, arguments: tuple[Tensor, ...]) -> Function:
@@ -42,15 +43,16 @@ class Capturer:
         """
         inputs = [tensor.clone() for tensor in arguments[:N_INPUTS]]
         slots = arguments[N_INPUTS:]
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(_WARM_UP):
-                function(*inputs, *slots)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            outputs = function(*inputs, *slots)
+        with torch.cuda.device(self._device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(_WARM_UP):
+                    function(*inputs, *slots)
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool):
+                outputs = function(*inputs, *slots)
 
         def replay(*given: Tensor) -> tuple[Tensor, ...]:
             for own, new in zip(inputs, given[:N_INPUTS], strict=True):
