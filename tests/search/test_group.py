@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import synthetic
 
+import himap.commands.sweep
+import himap.progress
 from himap.search.evaluator import Job, Reply, evaluate_once
 from himap.search.group import Units, fitting, size
 from himap.search.outcome import read_outcome
@@ -79,7 +81,7 @@ def test_a_group_takes_what_fits_what_waits_and_what_is_left() -> None:
     assert size(32, n_left=64, n_workers=1, n_waiting=26, n_known=0) == 26
     assert size(16, n_left=64, n_workers=1, n_waiting=26, n_known=0) == 16
     assert size(32, n_left=64, n_workers=4, n_waiting=26, n_known=0) == 7
-    assert size(32, n_left=38, n_workers=1, n_waiting=0, n_known=26) == 13
+    assert size(32, n_left=38, n_workers=1, n_waiting=0, n_known=26) == 6
     assert size(32, n_left=38, n_workers=1, n_waiting=0, n_known=None) == 32
     assert size(32, n_left=5, n_workers=2, n_waiting=0, n_known=60) == 3
     assert size(32, n_left=9, n_workers=1, n_waiting=0, n_known=0) == 1
@@ -168,8 +170,9 @@ def test_several_strategies_are_evaluated_once_and_together(tmp_path: Path) -> N
     assert asked == [["c", "a", "b"], ["b"]]
 
 
-def test_the_bar_moves_within_a_group() -> None:
+def test_the_bar_moves_within_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
     from himap.commands.sweep import Progress
+    from himap.progress import Lines
     from himap.search.front import Point
     from himap.search.worker import Finished
 
@@ -177,19 +180,19 @@ def test_the_bar_moves_within_a_group() -> None:
         def record_trial(self, number: int) -> None:
             pass
 
-    class Bar:
-        done = 0
-
+    class Bar(Lines):
         def advance(self, n: int = 1, note: str = "") -> None:
-            self.done += n
-            seen.append(self.done)
+            super().advance(n, note)
+            seen.append(self._done)
 
     seen: list[int] = []
+    monkeypatch.setattr(himap.progress, "_SECONDS_BETWEEN_LINES", -1.0)  # an estimate at each step
+    monkeypatch.setattr(himap.commands.sweep, "bar", Bar)
     progress = Progress(Recorder())
-    progress._bar = Bar()
-    for share in (0.3, 0.6):
+    progress.phase("trials", total=7, done=3)
+    for share in (0.1, 0.3, 0.6):
         progress.progress(4, share)
-    assert seen == [1, 2]
+    assert seen == [4, 5]
     for number in range(4):
         progress.trial(Finished(number, {}, Point(50.0, 0.5), None, number))
-    assert seen[-1] == 4 and seen == sorted(seen)
+    assert seen[-1] == 7 and seen == sorted(seen)

@@ -11,7 +11,7 @@ import synthetic
 from himap.search import promise
 from himap.search.front import Point, hypervolume, pareto
 from himap.search.group import Units
-from himap.search.promise import Chooser
+from himap.search.promise import Candidate, Chooser
 from himap.search.space import Params
 from himap.search.surrogate import Surrogate, expected_gain
 
@@ -74,31 +74,42 @@ def test_what_is_chosen_adds_more_than_chance() -> None:
     assert min(gained) > 0.01
 
 
-def chosen_group(seed: int) -> list[Params]:
-    """Twelve configurations for one group, all of them new and different."""
-    space, rng = synthetic.space(), random.Random(seed)
+def test_a_group_does_not_repeat_itself() -> None:
+    space, rng = synthetic.space(), random.Random(1)
     known = [(params, measured(space, params)) for params in (space.draw(rng) for _ in range(30))]
     taken = {space.key(space.strategy(params)) for params, _ in known}
     chooser = Chooser(space, synthetic.share, UNITS)
     group: list[Params] = []
-    for _ in range(12):
+    for _ in range(8):
         params = chooser.choose(known, group, group, taken, rng)
         assert params is not None and space.contains(params)
-        key = space.key(space.strategy(params))
-        assert key not in taken
-        taken.add(key)
         group.append(params)
-    return group
+    keys = {space.key(space.strategy(params)) for params in group}
+    assert len(keys) >= 6, "what is pending promises less, also where the caller does not forbid it"
+    assert not keys & taken
 
 
 def test_of_equal_promises_the_one_that_shares_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    def saved() -> float:
-        strategies = [synthetic.space().strategy(params) for params in chosen_group(1)]
-        return UNITS.apart(strategies) / UNITS.together(strategies)
+    space, rng = synthetic.space(), random.Random(1)
+    known = [(params, measured(space, params)) for params in (space.draw(rng) for _ in range(30))]
+    group = [space.draw(rng) for _ in range(4)]
+    seen: list[Candidate] = []
+    favourite: list[int] = []
 
-    cheap = saved()
-    monkeypatch.setattr(promise, "_EQUAL", 0.0)
-    assert cheap > 1.15 * saved()
+    def gains(self: Chooser, known: object, pending: object, candidates: list[Candidate]) -> list[float]:
+        seen[:] = candidates
+        return [2.0 if i in favourite else 1.0 for i in range(len(candidates))]
+
+    monkeypatch.setattr(Chooser, "_gains", gains)
+    monkeypatch.setattr(promise, "_MOST_EQUAL", 10_000)
+    shared = {key: n for params in group for key, n in UNITS.layers(space.strategy(params)).items()}
+    chooser = Chooser(space, synthetic.share, UNITS)
+    chosen = chooser.choose(known, [], group, set(), random.Random(2))
+    assert chosen is not None
+    new = [UNITS.new(candidate.strategy, shared) for candidate in seen]
+    assert UNITS.new(space.strategy(chosen), shared) == min(new) < 0.5 * sum(new) / len(new)
+    favourite.append(new.index(max(new)))
+    assert chooser.choose(known, [], group, set(), random.Random(2)) == seen[favourite[0]].params
 
 
 def test_an_exhausted_space_has_no_choice_left() -> None:

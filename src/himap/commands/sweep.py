@@ -135,8 +135,9 @@ class Progress(Watcher):
 
     def progress(self, n: int, share: float) -> None:
         ahead = int(n * share)
-        self._bar.advance(ahead - self._ahead)
-        self._ahead = ahead
+        if ahead > self._ahead:
+            self._bar.advance(ahead - self._ahead)
+            self._ahead = ahead
 
     def trial(self, finished: Finished) -> None:
         self._recorder.record_trial(finished.number)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Past so many a pass has little left to share, and a kill interrupts more at once.
 MOST = 32
 # A sampler that learns chooses at most this share of what it knows before it hears of the outcome.
-_SHARE_OF_KNOWN = 0.5
+_SHARE_OF_KNOWN = 0.25
 
 Dropped = tuple[tuple[Ranking, int], ...]
 """The stages that have dropped something, each with the number of image tokens that it left."""

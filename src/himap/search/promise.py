@@ -23,8 +23,8 @@ Known = Sequence[tuple[Params, Point]]
 _FEWEST = 6
 # Candidates that are compared for each choice.
 _N_CANDIDATES = 900
-# Promises are guesses: what promises this share of the best counts as equal, and the cheapest is taken.
-_EQUAL = 0.5
+# Promises are guesses: what lacks at most this share of the best counts as equal, and the cheapest is taken.
+_EQUAL = 0.25
 _MOST_EQUAL = 200
 # The guess's parameters are fitted again after so many new results.
 _FIT_AFTER = 8
