@@ -6,9 +6,12 @@ from pathlib import Path
 
 import optuna
 import pytest
+import synthetic
 
 from himap.errors import UserError
+from himap.search.outcome import read_outcome
 from himap.search.storage import cut_torn_line, open_storage, open_study
+from himap.search.study import run
 
 
 @pytest.mark.parametrize(
@@ -62,3 +65,39 @@ def test_what_cannot_be_opened_is_one_line_without_the_password(
     text = str(caught.value)
     assert text.startswith(f"search.storage={url.replace('secret', '***')}: cannot be opened: ")
     assert message in text and "secret" not in text and "\n" not in text
+
+
+@pytest.mark.parametrize("storage", ["sqlite", "journal"])
+def test_a_database_that_lost_its_last_trials_gets_them_back(storage: str, tmp_path: Path) -> None:
+    """What a power failure does to commits that had not reached the disk."""
+
+    def go_on(trials: int) -> None:
+        sweep = synthetic.sweep(trials=trials, seeds=0, storage=storage, sampler="random", group=1)
+        assert run(sweep, tmp_path, synthetic.evaluate)
+
+    def database() -> list[Path]:
+        return sorted(tmp_path.glob("study.db*")) + sorted(tmp_path.glob("study.journal"))
+
+    go_on(5)
+    before = {path: path.read_bytes() for path in database()}
+    go_on(8)
+    results = {path: path.read_text() for path in tmp_path.glob("trials/*/result.json")}
+    for path in database():
+        path.unlink()
+    for path, content in before.items():
+        path.write_bytes(content)
+    go_on(10)
+    assert {path: path.read_text() for path in results} == results, "no number is given twice"
+    study = optuna.load_study(study_name="sweep", storage=open_storage(storage, tmp_path))
+    told = {trial.number: trial.values for trial in study.get_trials() if trial.values}
+    outcome = read_outcome(tmp_path)
+    assert told == {trial.number: [trial.point.accuracy, trial.point.share] for trial in outcome.trials}
+    assert len(told) == 10
+
+
+def test_sqlite_does_not_wait_for_the_disk(tmp_path: Path) -> None:
+    storage = open_storage("sqlite", tmp_path)
+    with storage.engine.connect() as connection:
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+        wait = connection.exec_driver_sql("PRAGMA synchronous").scalar()
+    assert (mode, wait) == ("wal", 1)

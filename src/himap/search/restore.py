@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def restore(study: Study, space: Space, store: TrialStore, flops: str, sampler: str) -> int:
-    """Add the trials of the folder to an empty study, under their numbers.
+    """Add the trials of the folder that the study has lost, all or the last ones, under their numbers.
 
-    Unfinished ones are enqueued again under new numbers. Does nothing where the study has trials.
+    Unfinished ones are enqueued again under new numbers.
 
     Returns:
         how many trials were added.
@@ -24,10 +24,12 @@ def restore(study: Study, space: Space, store: TrialStore, flops: str, sampler: 
     from optuna.trial import FixedTrial, TrialState, create_trial
 
     records = {record.number: record for record in store.records()}
-    if not records or study.get_trials(deepcopy=False):
+    first = len(study.get_trials(deepcopy=False))
+    lost = range(first, max(records, default=-1) + 1)
+    if not lost:
         return 0
     unfinished = []
-    for number in range(max(records) + 1):
+    for number in lost:
         record = records.get(number)
         if record is None:
             study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"copy_of": None}))
@@ -55,4 +57,4 @@ def restore(study: Study, space: Space, store: TrialStore, flops: str, sampler: 
     for fixed in unfinished:
         study.enqueue_trial(fixed)
     study.set_user_attr("started", True)
-    return len(records)
+    return len(lost)
