@@ -51,7 +51,7 @@ class Static:
         self._read = example["input_ids"]
         with torch.inference_mode():
             release(model.hf)
-            arguments = self._front(example)
+            arguments = _plain(*self._front(example))
             config = text_decoder(model.hf).config
             lengths = self._program.lengths
             self._slots = make_slots(config, lengths, n_batch, n_new, like=arguments[2])
@@ -60,7 +60,7 @@ class Static:
             self._step: Function | None = None
             if n_new:
                 self._places = torch.arange(n_new, device=model.device)
-                token = arguments[0][:, -1:]
+                (token,) = _plain(arguments[0][:, -1:])
                 self._step = prepare(
                     self._program.step, (token, self._places[:1], *self._tables, *self._slots)
                 )
@@ -75,7 +75,7 @@ class Static:
     def prefill(self, inputs: dict[str, Tensor]) -> Tensor:
         release(self._model.hf)
         self._check(inputs)
-        arguments = self._front(inputs)
+        arguments = _plain(*self._front(inputs))
         self._tables = arguments[2:]
         logits, *present = self._prefill(*arguments, *self._slots)
         self._present = tuple(present)
@@ -86,7 +86,8 @@ class Static:
     def step(self, token: Tensor) -> Tensor:
         number = self._steps.take()
         assert self._step is not None
-        (logits,) = self._step(token, self._places[number : number + 1], *self._tables, *self._slots)
+        place = self._places[number : number + 1]
+        (logits,) = self._step(*_plain(token), place, *self._tables, *self._slots)
         return logits
 
     def close(self) -> None:
@@ -113,6 +114,11 @@ class Static:
                 "(make an execution for them)."
             )
         self._read = ids
+
+
+def _plain(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Without gaps in memory: compiled code takes its arguments in one form alone."""
+    return tuple(tensor.contiguous() for tensor in tensors)
 
 
 def _closed(*_: Any) -> tuple[Tensor, ...]:
