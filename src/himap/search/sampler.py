@@ -30,8 +30,8 @@ def make_sampler(config: SearchConfig, n_before: int = 0) -> BaseSampler:
     """Build the sampler that `config` names.
 
     Args:
-        n_before: trials that the study has already. It moves the random seed, because a resumed study would
-            otherwise draw the numbers of its first session again.
+        n_before: trials and workers that the study has had already. It moves the random seed, because a
+            resumed study and a second worker would otherwise draw the numbers of the first again.
     """
     import optuna
 

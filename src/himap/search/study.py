@@ -235,8 +235,10 @@ def prepare(sweep: Sweep, folder: Path) -> Study:
         for params in first_configurations(sweep):
             study.enqueue_trial(sweep.space.fixed(params), skip_if_exists=True)
         study.set_user_attr("started", True)
-    n_before = len(study.get_trials(deepcopy=False))
-    study.sampler = make_sampler(sweep.config, n_before)
+    # Workers that begin at the same moment must not draw the same numbers either.
+    n_opened = study.user_attrs.get("n_opened", 0)
+    study.set_user_attr("n_opened", n_opened + 1)
+    study.sampler = make_sampler(sweep.config, len(study.get_trials(deepcopy=False)) + n_opened)
     return study
 
 
