@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import synthetic
 
 import himap.commands.sweep
 import himap.progress
+from himap.search.config import DropAxis, LayerAxis
 from himap.search.evaluator import Job, Reply, evaluate_once
 from himap.search.group import Units, fitting, size
 from himap.search.outcome import read_outcome
@@ -140,14 +143,36 @@ def test_what_the_evaluator_raises_fails_the_whole_group(tmp_path: Path) -> None
 def test_what_failed_is_not_chosen_again(tmp_path: Path) -> None:
     @synthetic.one_by_one
     def evaluate(strategy: Strategy, split: str, folder: Path) -> dict[str, Any]:
-        if folder.parent.name == "trials" and int(folder.name) % 3 == 0:
+        if folder.parent.name == "trials" and int(folder.name) % 2:
             raise ValueError("no such head")
         return synthetic.answer(strategy, split, folder)
 
-    run(synthetic.sweep(trials=24, seeds=6, group=4), tmp_path, evaluate)
+    axes = synthetic.axes(
+        K1=LayerAxis(2, 3), R1=DropAxis(0.5, 0.5), K2=LayerAxis(4, 5), R2=DropAxis(0, 0.5, 0.5)
+    )
+    run(synthetic.sweep(trials=12, seeds=2, group=2, axes=axes), tmp_path, evaluate)
     outcome = read_outcome(tmp_path)
-    keys = [trial.key for trial in outcome.trials] + [record.key for record, _ in outcome.failed]
-    assert len(keys) == len(set(keys)) == 24
+    # R2 = 0 makes K2 irrelevant: 2 x 1 + 2 x 2 different configurations.
+    assert len(outcome.trials) == len(outcome.failed) == 3
+
+
+def test_every_trial_of_a_group_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("himap.search.owner._BEAT_S", 0.01)
+
+    def evaluate(jobs: Sequence[Job], split: str, advance: Callable[[float], None]) -> list[Reply]:
+        if jobs[0].folder.parent.name == "trials":
+            beats = [job.folder / ".heartbeat" for job in jobs]
+            for beat in beats:
+                os.utime(beat, (0, 0))
+            deadline = time.monotonic() + 30
+            while not all(beat.stat().st_mtime for beat in beats) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            seen.append([beat.stat().st_mtime > 0 for beat in beats])
+        return synthetic.evaluate(jobs, split, advance)
+
+    seen: list[list[bool]] = []
+    run(synthetic.sweep(trials=3, seeds=0, group=3, heldout_points=0), tmp_path, evaluate)
+    assert seen == [[True] * 3]
 
 
 def test_several_strategies_are_evaluated_once_and_together(tmp_path: Path) -> None:
