@@ -344,3 +344,30 @@ def test_a_real_ctrl_c_ends_in_one_line(tmp_path: Path) -> None:
     assert (
         done.stderr == f"interrupted; this goes on from here: himap flops hydra.run.dir={tmp_path / 'here'}\n"
     )
+
+
+def test_the_jobs_of_a_multirun_share_model_and_image_features(
+    himap: Any, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Any] = []
+    towers: list[int] = []
+    load = fakes.load
+
+    def counted(config: Any, hardware: Any) -> Any:
+        loaded.append(load(config, hardware))
+        loaded[-1].hf.model.vision_tower.register_forward_hook(lambda *_: towers.append(1))
+        return loaded[-1]
+
+    monkeypatch.setattr(fakes, "load", counted)
+    words = ("evaluate", "-m", *tiny, "hardware.batch_size=4", "pruning.stages.shallow.drop=0.25,0.5")
+    done = himap(*words, "hydra.sweep.dir=a")
+    assert done.code == 0, done.err
+    assert (len(loaded), len(towers)) == (1, 3)
+    results = [read(path) for path in sorted((tmp_path / "a").glob("*/result.json"))]
+    assert [result["kept"][0] for result in results] == [[2, 12], [2, 8]]
+    assert himap(*words, "task.limit=8", "hydra.sweep.dir=b").code == 0
+    assert (len(loaded), len(towers)) == (2, 3 + 2), "another multirun begins anew"
+    alone = himap("evaluate", *tiny, "pruning.stages.shallow.drop=0.5", "hydra.run.dir=c")
+    assert alone.code == 0 and len(loaded) == 3
+    rows = [(tmp_path / where / "answers.jsonl").read_text() for where in ("a/1", "c")]
+    assert rows[0] == rows[1]

@@ -161,14 +161,11 @@ def _identity(config: EvaluateVerbConfig) -> dict[str, Any]:
 
 
 def _load(config: EvaluateVerbConfig, part: Mapping[str, Any]) -> tuple[Model, Reuse]:
-    from himap import models
-    from himap.features import open_cache
-    from himap.hardware import prepare
-    from himap.reuse import Reuse
+    from himap.commands.kept import load
 
-    prepare(config.hardware)
-    cache = open_cache(config.model, config.hardware, part.get("weights"))
-    return models.load(config.model, config.hardware), Reuse(0, cache)
+    hydra = HydraConfig.get()
+    within = str(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
+    return load(config.model, config.hardware, config.task, part.get("weights"), within=within)
 
 
 def _finish(config: EvaluateVerbConfig, result: Result, folder: Path) -> None:
