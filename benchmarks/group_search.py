@@ -160,6 +160,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--samplers", nargs="+", default=["ehvi", "tpe"])
+    parser.add_argument("--surfaces", nargs="+", help="only these; those of an earlier run are kept")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument(
         "--measure", type=int, metavar="N", help="evaluate N configurations for the table first"
@@ -169,7 +170,12 @@ def main() -> None:
         config = compose("sweep", SweepConfig, ["task.limit=192"])
         measure(plan(config), config, arguments.measure)
     base, worlds = world()
+    path = RESULTS / "group_search.json"
     content: dict[str, Any] = {"seeds": arguments.seeds, "trials": list(MARKS), "surfaces": {}}
+    if arguments.surfaces:
+        worlds = {name: worlds[name] for name in arguments.surfaces}
+        if path.exists():
+            content["surfaces"] = json.loads(path.read_text())["surfaces"]
     shown = bar("studies")
     shown.begin(len(worlds) * len(arguments.samplers) * len(GROUPS) * arguments.seeds)
     with ProcessPoolExecutor(arguments.jobs) as pool:
@@ -195,7 +201,7 @@ def main() -> None:
                     for group in GROUPS
                 }
                 content["environment"] = environment("cpu")
-                write_json(RESULTS / "group_search.json", content)
+                write_json(path, content)
     shown.end()
     show(content)
 
