@@ -90,7 +90,8 @@ def _conclude(folder: Path, died: list[str]) -> None:
     for name in ("summary.md", "front.csv", "pareto.png"):
         print(folder / name)
     status = read_status(folder)
-    if died and status.n_left:
+    # A space that holds fewer configurations than the budget ends with its check done.
+    if status.n_left and (died or not status.n_heldout):
         raise UserError(
             f"{folder}: {status.n_left} of {status.budget} trials are left, and no worker lives "
             f"(the same command with hydra.run.dir={folder} goes on)."
