@@ -127,7 +127,14 @@ def test_a_preempted_worker_is_queued_again(tmp_path: Path) -> None:
     sweep.start()
     sweep.until(lambda: sweep.n_done >= 2)
     before = sweep.n_done
-    urgent = slurm("sbatch", "--parsable", "--partition=high", "--cpus-per-task=4", "--wrap=sleep 3").strip()
+    urgent = slurm(
+        "sbatch",
+        "--parsable",
+        "--partition=high",
+        "--cpus-per-task=4",
+        "--output=/dev/null",
+        "--wrap=sleep 3",
+    ).strip()
     sweep.until(lambda: states().get(urgent) == "RUNNING")
     assert [states()[job] for job in sweep.jobs] == ["PENDING"] * 2, "they made room, and wait"
     code, out = sweep.end()
