@@ -29,9 +29,9 @@ except KeyboardInterrupt:
     (folder / "stopped").touch()
 """
 STUBBORN = """
-import signal, time
+import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print("up", flush=True)
+print("up as", os.getpid(), flush=True)
 time.sleep(60)
 """
 
@@ -93,13 +93,14 @@ def test_who_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.Monke
     command = python("0", STUBBORN)
 
     def watch() -> None:
-        if "up" in (tmp_path / "0.log").read_text():
+        if "up as" in (tmp_path / "0.log").read_text():
             raise ValueError("no more")
 
     with pytest.raises(ValueError, match="no more"):
         run_workers([command], tmp_path, watch, every_s=0.1)
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    process = int((tmp_path / "0.log").read_text().split()[-1])
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs prctl")
