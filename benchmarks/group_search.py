@@ -40,7 +40,7 @@ from himap.result import environment
 from himap.search.front import Point, hypervolume
 from himap.search.group import MOST, size
 from himap.search.promise import Chooser
-from himap.search.propose import Proposer
+from himap.search.propose import Proposer, known_of
 from himap.search.sampler import DYNAMIC, LEARNING, make_sampler
 from himap.search.space import Params
 from himap.search.study import Sweep, first_configurations
@@ -100,7 +100,7 @@ def study(sweep: Sweep, group: int | str, accuracy: Accuracy) -> tuple[list[Poin
             trial = found.ask()
             params = space.suggest(trial, dynamic=config.sampler in DYNAMIC)
             key = space.key(space.strategy(params))
-            if key in proposer.known():
+            if key in known_of(found.get_trials(deepcopy=False)):
                 trial.set_user_attr("copy_of", 0)
                 found.tell(trial, state=TrialState.FAIL)
                 n_copies += 1

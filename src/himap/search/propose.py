@@ -13,8 +13,21 @@ from himap.search.space import Params, Space
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.trial import FrozenTrial
 
 _MAX_DRAWS = 2000
+
+
+def known_of(trials: Sequence[FrozenTrial]) -> dict[str, int]:
+    """Key -> number of what is evaluated or being evaluated; what failed may be tried again."""
+    from optuna.trial import TrialState
+
+    known: dict[str, int] = {}
+    for trial in trials:
+        there = trial.state in (TrialState.COMPLETE, TrialState.RUNNING)
+        if there and "key" in trial.user_attrs and "copy_of" not in trial.user_attrs:
+            known.setdefault(trial.user_attrs["key"], trial.number)
+    return known
 
 
 @dataclass
@@ -52,18 +65,8 @@ class Proposer:
         self.study.enqueue_trial(self.space.fixed(params))
         return True
 
-    def known(self) -> dict[str, int]:
-        """Key -> number of what is evaluated or being evaluated; what failed may be tried again."""
-        from optuna.trial import TrialState
-
-        known: dict[str, int] = {}
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING)):
-            if "key" in trial.user_attrs and "copy_of" not in trial.user_attrs:
-                known.setdefault(trial.user_attrs["key"], trial.number)
-        return known
-
     def _unseen(self) -> Params | None:
-        known = self.known()
+        known = known_of(self.study.get_trials(deepcopy=False))
         rng = random.Random(f"{self.seed}-{len(known)}")
         if self.sampler == "grid":
             candidates = list(self.space.grid())

@@ -16,7 +16,7 @@ from himap.search.front import Point
 from himap.search.outcome import point_of
 from himap.search.owner import Owner, heartbeat, locked
 from himap.search.presence import workers
-from himap.search.propose import Proposer
+from himap.search.propose import Proposer, known_of
 from himap.search.sampler import DYNAMIC, LEARNING
 from himap.search.space import Params, Space
 from himap.search.trials import Record, TrialStore
@@ -40,6 +40,13 @@ class Finished:
     point: Point | None
     error: str | None
     n_done: int
+
+
+def taken(trials: Sequence[FrozenTrial]) -> int:
+    """Configurations that are evaluated or being evaluated: what the budget counts."""
+    from optuna.trial import TrialState
+
+    return sum(t.state != TrialState.WAITING and "copy_of" not in t.user_attrs for t in trials)
 
 
 @dataclass
@@ -106,50 +113,47 @@ class Worker:
             if adopted:
                 return adopted
             records: list[Record] = []
-            size = self._size()
+            # Asked once, for a question costs a database some milliseconds: under the lock only this worker
+            # begins trials.
+            trials = self.study.get_trials(deepcopy=False)
+            n_taken, known = taken(trials), known_of(trials)
+            size = self._size(trials)
             n_copies = 0
-            while len(records) < size and self.n_taken() < self.budget:
+            while len(records) < size and n_taken < self.budget:
                 if not self.proposer.propose([r.params for r in records], n_copies >= _MAX_COPIES_IN_ROW):
                     break
-                record = self._claim(self.study.ask(), together=size > 1)
+                record = self._claim(self.study.ask(), known, together=size > 1)
                 if record is None:
                     n_copies += 1
                 else:
                     records.append(record)
+                    n_taken += 1
                     n_copies = 0
             return records
 
-    def _size(self) -> int:
-        """How many new trials to take."""
+    def _size(self, trials: Sequence[FrozenTrial]) -> int:
+        """How many new trials to take; `trials` are all of the study."""
         from optuna.trial import TrialState
 
         if self.group != "auto":
             return int(self.group)
-        trials = self.study.get_trials(deepcopy=False)
         states = [trial.state for trial in trials if "copy_of" not in trial.user_attrs]
         return groups.size(
             self.most,
-            n_left=self.budget - self.n_taken(),
-            n_workers=self._n_alive(),
+            n_left=self.budget - taken(trials),
+            n_workers=self._n_alive(trials),
             n_waiting=states.count(TrialState.WAITING),
             n_known=states.count(TrialState.COMPLETE) if self.proposer.sampler in LEARNING else None,
         )
 
-    def _n_alive(self) -> int:
+    def _n_alive(self, trials: Sequence[FrozenTrial]) -> int:
         """Processes that work on the sweep, this one included."""
         from optuna.trial import TrialState
 
-        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        records = (self.store.record(trial.number) for trial in running)
+        running = (trial.number for trial in trials if trial.state == TrialState.RUNNING)
+        records = (self.store.record(number) for number in running)
         owners = {record.owner for record in records if record is not None}
         return len({Owner.me(), *owners, *(worker.owner for worker in workers(self.folder))})
-
-    def n_taken(self) -> int:
-        """Configurations that are evaluated or being evaluated: what the budget counts."""
-        from optuna.trial import TrialState
-
-        trials = self.study.get_trials(deepcopy=False)
-        return sum(t.state != TrialState.WAITING and "copy_of" not in t.user_attrs for t in trials)
 
     def n_ended(self) -> int:
         """Configurations whose evaluation has ended, well or not."""
@@ -188,28 +192,37 @@ class Worker:
                 self._tell(frozen.number)
                 continue
             (first if attempt <= 1 else later).append((frozen, attempt + 1))
+        if not first and not later:
+            return []
         most = self.most if self.group == "auto" else int(self.group)
+        known = known_of(self.study.get_trials(deepcopy=False))
         adopted = []
         for orphans in (first[:most], *([orphan] for orphan in later)):
             for frozen, attempt in orphans:
                 # Parameters and, where it got that far, answers are kept: it goes on under its number.
                 trial = Trial(self.study, frozen._trial_id)
-                adopted.append(self._claim(trial, together=len(orphans) > 1, attempt=attempt))
+                adopted.append(self._claim(trial, known, together=len(orphans) > 1, attempt=attempt))
             if any(adopted):
                 break
         return [record for record in adopted if record is not None]
 
-    def _claim(self, trial: Trial, *, together: bool, attempt: int = 1) -> Record | None:
-        """Make a trial this process's own; None if an equal one is known, whose result is told at once."""
+    def _claim(
+        self, trial: Trial, known: dict[str, int], *, together: bool, attempt: int = 1
+    ) -> Record | None:
+        """Make a trial this process's own; None if an equal one is known, whose result is told at once.
+
+        Args:
+            known: key -> number of what is evaluated or being evaluated; takes this one in.
+        """
         params = self.space.suggest(trial, dynamic=self.proposer.sampler in DYNAMIC)
         key = self.space.key(self.space.strategy(params))
-        known = self.proposer.known()
         source = known.get(key)
         if source is None or source == trial.number:
             record = Record(trial.number, params, key, attempt, Owner.me(), together=together)
             # The folder first: what has a key in the database also has its parameters on disk.
             self.store.start(record)
             trial.set_user_attr("key", key)
+            known[key] = trial.number
             return record
         trial.set_user_attr("copy_of", source)
         self.store.start(Record(trial.number, params, key, attempt, Owner.me(), copy_of=source))
