@@ -15,6 +15,7 @@ import himap.dropping
 from himap.branching import Branches, Leaf
 from himap.errors import UserError
 from himap.models.stepping import Stepper
+from himap.positions import forget_images, prompt_positions
 from himap.strategy import Strategy
 from himap.trie import trie
 
@@ -51,9 +52,9 @@ def steps(model: Tiny, inputs: dict[str, Tensor], cache: Any) -> list[Tensor]:
 @torch.no_grad()
 def alone(model: Tiny, inputs: dict[str, Tensor], strategy: Strategy) -> list[Tensor]:
     with pruner(model, strategy):
-        if hasattr(model.model.model, "rope_deltas"):
-            model.model.model.rope_deltas = None
-        output = model.model(**inputs, use_cache=True)
+        forget_images(model.model)
+        positions = prompt_positions(model.model, inputs["attention_mask"])
+        output = model.model(**inputs, **positions, use_cache=True)
         return [output.logits[:, -1], *steps(model, inputs, output.past_key_values)]
 
 

@@ -50,6 +50,7 @@ ORDER = (
     "support",
     "deepstack",
     "dropping",
+    "positions",
     "entry",
     "forked",
     "pruning",

@@ -18,6 +18,7 @@ from himap.entry import Entry
 from himap.forked import PathCache
 from himap.layout import Counts, Layout
 from himap.masks import decode_mask, prefill_mask
+from himap.positions import forget_images
 from himap.pruning import alone
 from himap.selection import Selection, gather_tokens, stacked
 from himap.strategy import Stage, Strategy
@@ -138,9 +139,7 @@ class Branches:
         """
         layout = Layout.from_ids(inputs["input_ids"], self._image_token_ids, inputs.get("attention_mask"))
         check_layout(layout)
-        # Models with M-RoPE keep the offset of their last prompt with images here; text alone sets none.
-        if hasattr(self._model.model, "rope_deltas"):
-            self._model.model.rope_deltas = None
+        forget_images(self._model)
         entry = Entry(self._model, inputs)
         self._layout = layout
         self._cache = PathCache.empty(entry.n_layers, n_new) if n_new > 1 else None

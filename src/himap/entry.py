@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from himap.positions import prompt_positions
 from himap.support import text_decoder
 
 
@@ -40,7 +41,8 @@ class Entry:
             self._decoder.layers[0].register_forward_pre_hook(self._at_first_layer, with_kwargs=True),
         ]
         try:
-            model(**inputs, use_cache=False, logits_to_keep=1)
+            positions = prompt_positions(model, inputs.get("attention_mask"))
+            model(**inputs, **positions, use_cache=False, logits_to_keep=1)
         except _Reached:
             pass
         finally:

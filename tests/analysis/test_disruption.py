@@ -11,6 +11,7 @@ from torch import Tensor
 from himap.analysis.disruption import Disruption, blocked_rows, blocking, consistencies
 from himap.analysis.trunk import Trunk
 from himap.layout import Layout
+from himap.positions import prompt_positions
 
 IMAGES, TEXT = (1, 2), (7, 4)
 
@@ -91,7 +92,8 @@ def test_zero_pairs_change_no_bit(name: str) -> None:
     inputs = tiny.batch((0, 0), TEXT)
     layout = layout_of(tiny, inputs)
     with torch.no_grad():
-        plain = tiny.model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1]
+        positions = prompt_positions(tiny.model, inputs["attention_mask"])
+        plain = tiny.model(**inputs, **positions, use_cache=False, logits_to_keep=1).logits[:, -1]
     trunk = Trunk(tiny.model, inputs)
     assert torch.equal(trunk.logits, plain)
     for flow in ("vt", "vr", "vv"):

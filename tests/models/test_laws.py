@@ -20,6 +20,7 @@ from himap.models import load
 from himap.models.base import Model
 from himap.models.stepping import Stepper
 from himap.paths import conf_dir
+from himap.positions import prompt_positions
 from himap.tasks.base import Prompt
 
 N_LAYERS = 6
@@ -125,7 +126,8 @@ def test_one_pass_over_many_strategies_equals_one_by_one(name: str) -> None:
         }
     for number, strategy in enumerate(strategies):
         with torch.no_grad(), pruner(family, strategy):
-            output = family.model(**inputs, use_cache=True)
+            positions = prompt_positions(family.model, inputs["attention_mask"])
+            output = family.model(**inputs, **positions, use_cache=True)
             alone = output.logits[:, -1], behind(family, inputs, output.past_key_values)
         for ours, its in zip(together[number], alone, strict=True):
             assert torch.allclose(ours, its, atol=1e-5)

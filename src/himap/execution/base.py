@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
@@ -70,21 +70,3 @@ class Steps:
             raise UserError(f"n_new={self.n_new}: no room for more tokens (make the execution with more).")
         self.taken += 1
         return self.taken - 1
-
-
-def later_positions(hf: Any, n_before: Tensor) -> dict[str, Tensor]:
-    """Where the next tokens stand, for models that do not count them by themselves.
-
-    Args:
-        hf: transformers' model after a prefill.
-        n_before: [B, n], the number of tokens before each.
-
-    Returns:
-        `position_ids` [3, B, n] for M-RoPE; nothing for other models.
-    """
-    deltas = getattr(getattr(hf, "model", None), "rope_deltas", None)
-    if deltas is None:
-        return {}
-    # A picture takes fewer positions than tokens; the model keeps the difference of its last prompt.
-    place = n_before + deltas.to(n_before.device)
-    return {"position_ids": place.expand(3, *place.shape)}

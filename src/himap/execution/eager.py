@@ -8,8 +8,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from himap.execution.base import Steps, later_positions
+from himap.execution.base import Steps
 from himap.models.base import Model
+from himap.positions import forget_images, later_positions
 from himap.pruning import Pruner
 from himap.strategy import Strategy
 
@@ -49,8 +50,7 @@ class Eager:
             release(self._hf)
             self._pruner.__enter__()
             _wearing[self._hf] = self
-        if hasattr(getattr(self._hf, "model", None), "rope_deltas"):
-            self._hf.model.rope_deltas = None  # of the last prompt with pictures; text alone sets none
+        forget_images(self._hf)
         self._cache = DynamicCache(config=self._hf.config.get_text_config())
         output = self._hf(**inputs, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
         ids = inputs["input_ids"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from himap.entry import Entry
-from himap.execution.base import later_positions
+from himap.positions import counts_tokens, forget_images, later_positions
 from himap.support import text_decoder
 
 # Families whose image features are rows for their placeholders, in order, and whose positions count tokens.
@@ -30,7 +30,7 @@ class Front:
     def __init__(self, hf: Any, n_tokens: int, n_new: int) -> None:
         self._hf, self._n_tokens, self._n_new = hf, n_tokens, n_new
         self._decoder: Any = text_decoder(hf)
-        self._moving = hasattr(getattr(hf, "model", None), "rope_deltas")
+        self._moving = not counts_tokens(hf)
         self.spliced = hf.config.model_type in _SPLICED
         self._tables: tuple[Tensor, Tensor] | None = None
 
@@ -50,8 +50,7 @@ class Front:
             return ids, states, *self._fixed_tables(states)
         # The mask says nothing without padding, and reading it would make the host wait for the device.
         inputs = {name: value for name, value in inputs.items() if name != "attention_mask"}
-        if self._moving:
-            self._hf.model.rope_deltas = None  # of the last prompt with pictures; text alone sets none
+        forget_images(self._hf)
         entry = Entry(self._hf, inputs)
         if not self._moving:
             return ids, entry.hidden, *self._fixed_tables(entry.hidden)

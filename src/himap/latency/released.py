@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from himap.models.base import Model
+from himap.positions import forget_images
 from himap.pruning import Pruner
 from himap.strategy import Strategy
 
@@ -53,8 +54,7 @@ class Released:
 
     @torch.inference_mode()
     def _forward(self) -> Tensor:
-        if hasattr(getattr(self._hf, "model", None), "rope_deltas"):
-            self._hf.model.rope_deltas = None  # of the prompt before
+        forget_images(self._hf)
         with self._pruner:
             output = self._hf(**self._inputs, use_cache=False, output_attentions=True)
         return output.logits.float()[:, -1]

@@ -52,10 +52,11 @@ def option_nlls(
 
 
 def _prefill(hf: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, Any]:
-    # Models with M-RoPE keep the offset of their last prompt with images here; text alone sets none.
-    if hasattr(hf.model, "rope_deltas"):
-        hf.model.rope_deltas = None
-    output = hf(**batch, use_cache=True, logits_to_keep=1)
+    from himap.positions import forget_images, prompt_positions
+
+    forget_images(hf)
+    positions = prompt_positions(hf, batch["attention_mask"])
+    output = hf(**batch, **positions, use_cache=True, logits_to_keep=1)
     return output.logits[:, -1].float(), output.past_key_values
 
 

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from himap.positions import counts_tokens, later_positions
+
 
 class Stepper:
-    """Goes on behind a prompt.
+    """Goes on behind a prompt that was read with `prompt_positions`.
 
     One token at a time, for that is the only cached call that a pruner has to know.
 
@@ -27,18 +29,17 @@ class Stepper:
     def __call__(self, token: Tensor) -> Tensor:
         """Logits [B, vocabulary] in float32 behind a token, [B, 1]."""
         self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=1)
-        deltas = getattr(self._hf.model, "rope_deltas", None)
-        places: dict[str, Tensor] = {}
-        if deltas is not None:
-            # Given a mask alone, such a model would place the whole sequence instead of the new token.
-            place = self._mask.sum(-1, keepdim=True) - 1 + deltas
-            places["position_ids"] = place.expand(3, *place.shape)
         output = self._hf(
             input_ids=token,
             attention_mask=self._mask,
             past_key_values=self._cache,
             use_cache=True,
-            **places,
+            **self._positions(),
         )
         logits: Tensor = output.logits[:, -1].float()
         return logits
+
+    def _positions(self) -> dict[str, Tensor]:
+        """Of the last token: behind all that the mask counts before it."""
+        n_before = self._mask.long().sum(-1, keepdim=True) - 1
+        return {"position_ids": n_before} if counts_tokens(self._hf) else later_positions(self._hf, n_before)
