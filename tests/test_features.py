@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from himap.config import EvaluateConfig, HardwareConfig
 from himap.config.compose import compose
 from himap.features import FeatureCache, open_cache
 from himap.features.images import split_inputs
+from himap.features.repeated import each_once
 from himap.features.store import Store
 from himap.models.base import Model
 from himap.paths import conf_dir
@@ -74,6 +76,45 @@ def test_every_model_reads_the_same_features(name: str, tmp_path: Path) -> None:
         assert calls["tower"] == 2, "for the new image alone"
         torch.testing.assert_close(mixed, logits(model, other, None), atol=1e-5, rtol=0)
         assert torch.equal(mixed, logits(model, other, cache(tmp_path)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_of_several_prompts_is_computed_once(name: str) -> None:
+    model = loaded(shrunk(name, n_layers=2, weights="random"))
+    image, other = picture(0), picture(7, (50, 30))
+    batch = model.encode(
+        [Prompt(text, (one,)) for text, one in (("A?", image), ("Or b?", image), ("C", other))]
+    )
+    pixels, grid = batch["pixel_values"], batch.get("image_grid_thw")
+    sizes: list[int] = []
+    owner = model.hf.model if hasattr(model.hf.model, "get_image_features") else model.hf
+    encode = owner.get_image_features
+
+    @functools.wraps(encode)
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        sizes.append(len(kwargs["pixel_values"] if "pixel_values" in kwargs else args[0]))
+        return encode(*args, **kwargs)
+
+    with torch.inference_mode():
+        plain = model.hf(**batch).logits
+    owner.get_image_features = spy
+    once = logits(model, batch, None)
+    n = len(pixels.flatten(1).unique(dim=0)) if grid is None else grid[0].prod() + grid[2].prod()
+    assert sizes == [int(n)]
+    torch.testing.assert_close(once, plain, atol=1e-5, rtol=0)
+
+
+def test_images_that_add_up_to_the_same_are_not_taken_for_one() -> None:
+    one = torch.arange(12.0).view(1, 3, 2, 2)
+    asked: list[int] = []
+
+    def compute(pixel_values: torch.Tensor) -> torch.Tensor:
+        asked.append(len(pixel_values))
+        return pixel_values.flatten(2)
+
+    pixels = torch.cat([one, one.flip(-1), one])
+    assert torch.equal(each_once(compute, pixels), pixels.flatten(2))
+    assert asked == [2]
 
 
 @pytest.mark.parametrize("name", ["idefics3_8b", "llava_next_7b", "qwen3_vl_8b"])

@@ -18,6 +18,7 @@ from himap.errors import ConfigError
 from himap.files import exclusive, shared, write_atomic
 from himap.progress import Quiet
 from himap.shards import Shard
+from himap.tasks.base import Sample
 
 MODEL = """
 name: tiny
@@ -254,10 +255,19 @@ def test_a_share_that_there_is_not_is_refused(text: str) -> None:
 
 
 def test_shares_are_disjoint_complete_and_even() -> None:
-    samples: Any = list(range(17))
+    samples = [Sample(f"{number:02}", "?") for number in range(17)]
     shares = [Shard(index, 5).of(samples) for index in range(1, 6)]
-    assert sorted(sample for share in shares for sample in share) == samples
+    assert sorted(sample.id for share in shares for sample in share) == [sample.id for sample in samples]
     assert {len(share) for share in shares} == {3, 4}
+
+
+def test_questions_about_one_picture_stay_in_one_share() -> None:
+    sizes = {"a": 5, "b": 1, "c": 4, "d": 2, "e": 1, "f": 1}
+    samples = [Sample(f"{name}{i}", "?", picture=name) for i in range(5) for name in sizes if i < sizes[name]]
+    shares = [Shard(index, 2).of(samples) for index in (1, 2)]
+    assert sorted(sample.id for share in shares for sample in share) == sorted(s.id for s in samples)
+    assert [{sample.picture for sample in share} for share in shares] == [set("ad"), set("bcef")]
+    assert [sample.id for sample in shares[0]] == [s.id for s in samples if s.picture in "ad"]
 
 
 def test_workers_with_equal_process_ids_write_the_same_file(

@@ -61,7 +61,7 @@ def in_batches(
     failed: Callable[[Sample, str], T],
     bar: Bar,
 ) -> Iterator[list[T]]:
-    """Yield what is said of one batch after the other, prompts of like length together, the longest first.
+    """Yield what is said of one batch after the other: samples of one picture together, the longest first.
 
     Args:
         samples: what to ask, in any order.
@@ -70,10 +70,9 @@ def in_batches(
         failed: the entry of a sample that raised, from the reason.
         bar: told about a smaller batch.
     """
-    # Longest first: little padding, memory runs out at once or never, and estimates err to the safe side.
-    queue = deque(sorted(samples, key=_length, reverse=True))
+    queue = deque(_in_order(samples))
     while queue:
-        batch = [queue.popleft() for _ in range(min(batch_size, len(queue)))]
+        batch = [queue.popleft() for _ in range(_cut(queue, batch_size))]
         rows, error = _try(ask, batch)
         if rows:
             yield rows
@@ -89,6 +88,30 @@ def in_batches(
                 yield rows or [failed(sample, error)]
         else:
             yield [failed(batch[0], error)]
+
+
+def _in_order(samples: Sequence[Sample]) -> list[Sample]:
+    """Samples of one picture side by side, the longest first.
+
+    So there is little padding, memory runs out at once or never, and estimates err to the safe side.
+    """
+    pictures: dict[str | int, list[Sample]] = {}
+    for number, sample in enumerate(sorted(samples, key=_length, reverse=True)):
+        pictures.setdefault(sample.picture or number, []).append(sample)
+    return [sample for together in pictures.values() for sample in together]
+
+
+def _cut(queue: Sequence[Sample], batch_size: int) -> int:
+    """How many samples from the front make a batch; a picture is cut only where half of it stayed empty."""
+    size = min(batch_size, len(queue))
+    whole = size
+    while size < len(queue) and whole > 0 and _same_picture(queue[whole - 1], queue[whole]):
+        whole -= 1
+    return whole if 2 * whole >= size else size
+
+
+def _same_picture(one: Sample, other: Sample) -> bool:
+    return bool(one.picture) and one.picture == other.picture
 
 
 def _length(sample: Sample) -> tuple[int, int]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from himap.features.repeated import each_once
+
 if TYPE_CHECKING:
     from himap.features import FeatureCache
     from himap.tasks.base import Prompt
@@ -53,11 +55,12 @@ class Reuse:
             yield
             return
         encode = owner.get_image_features
+        each = functools.wraps(encode)(functools.partial(each_once, encode))
 
         def compute(*args: Any, **kwargs: Any) -> Any:
             if self._cache is None:
-                return encode(*args, **kwargs)
-            return self._cache.features(encode, owner.config, *args, **kwargs)
+                return each(*args, **kwargs)
+            return self._cache.features(each, owner.config, *args, **kwargs)
 
         # `generate` reads the signature to tell which of its arguments the encoder takes.
         @functools.wraps(encode)

@@ -7,7 +7,9 @@ last joins all answers to the run's own answers.jsonl and scores them there.
 
 from __future__ import annotations
 
+import heapq
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shard:
-    """A share of a task's samples: every `n`-th, beginning with the one numbered `index` (from 1)."""
+    """A share of a task's samples, the one numbered `index` (from 1) of `n`."""
 
     index: int
     n: int
@@ -52,12 +54,23 @@ class Shard:
         return f"{self.index}/{self.n}"
 
     def of(self, samples: Sequence[Sample]) -> Sequence[Sample]:
-        """The share's samples."""
-        return samples[self.index - 1 :: self.n]
+        """The share's samples; those of one picture stay together, for they share work."""
+        sizes = Counter(_picture(sample) for sample in samples)
+        loads = [(0, index) for index in range(1, self.n + 1)]
+        owners: dict[tuple[str, str], int] = {}
+        for picture, size in sizes.items():
+            load, owners[picture] = heapq.heappop(loads)
+            heapq.heappush(loads, (load + size, owners[picture]))
+        return [sample for sample in samples if owners[_picture(sample)] == self.index]
 
     def folder(self, run: Path) -> Path:
         """Where the share writes, below the run's folder."""
         return run / "shards" / f"{self.index}-of-{self.n}"
+
+
+def _picture(sample: Sample) -> tuple[str, str]:
+    """What tells its images from others'; a sample that does not say so shares none."""
+    return sample.picture, "" if sample.picture else sample.id
 
 
 def rows_so_far(run: Path, identity: Mapping[str, Any]) -> dict[str, Row]:

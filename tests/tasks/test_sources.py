@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,19 @@ def test_every_source_gives_the_same_samples(name: str, tmp_path: Path) -> None:
     assert len(expected) == len(RELEASES[name].records)
     for source in SOURCES[1:]:
         assert sorted(facts(task_of(name, tmp_path / source, source), name)) == sorted(expected), source
+
+
+@pytest.mark.parametrize("name", ["vqav2", "textvqa", "pope", "aokvqa", "mme"])
+@pytest.mark.parametrize("source", SOURCES)
+def test_questions_about_one_image_say_so(name: str, source: str, tmp_path: Path) -> None:
+    samples = task_of(name, tmp_path / "d", source).samples()
+    shown = [sample.images[0]().tobytes() for sample in samples]
+    pictures = [sample.picture for sample in samples]
+    assert all(pictures)
+    for one, other in itertools.combinations(range(len(samples)), 2):
+        if pictures[one] == pictures[other]:
+            assert shown[one] == shown[other]
+    assert (len(set(pictures)) < len(samples)) == (name in ("textvqa", "pope", "mme"))
 
 
 def test_one_config_of_several_is_read(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import himap
 from himap.config import HardwareConfig, ModelConfig
 from himap.errors import UserError
 from himap.features.images import digest, join_features, join_inputs, split_features, split_inputs
+from himap.features.repeated import named_arguments
 from himap.features.store import Entry, Store
 from himap.files import write_json
 from himap.result import digest as digest_of
@@ -56,10 +57,7 @@ class FeatureCache:
             compute: a model's `get_image_features`.
             defaults: the model's config, whose values stand for arguments that are not given.
         """
-        import torch
-
-        given = _arguments(compute, args, kwargs)
-        tensors = {name: value for name, value in given.items() if isinstance(value, torch.Tensor)}
+        given, tensors = named_arguments(compute, args, kwargs)
         settings = {
             name: value
             for name, value in given.items()
@@ -109,7 +107,7 @@ class FeatureCache:
     def _say_uncached(self, reason: str, compute: Callable[..., Any]) -> None:
         if not self._said:
             self._said = True
-            name = type(getattr(compute, "__self__", compute)).__name__
+            name = type(getattr(inspect.unwrap(compute), "__self__", compute)).__name__
             log.warning(
                 "hardware.feature_cache: some batches of %s are computed each time: %s.", name, reason
             )
@@ -138,18 +136,6 @@ def open_cache(model: ModelConfig, hardware: HardwareConfig, weights: str | None
         "transformers": metadata.version("transformers"),
     }
     return FeatureCache(Path(hardware.feature_cache).expanduser(), key, hardware.feature_cache_mib)
-
-
-def _arguments(compute: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Everything that a call passes on, by name."""
-    bound = inspect.signature(compute).bind(*args, **kwargs)
-    given: dict[str, Any] = {}
-    for name, value in bound.arguments.items():
-        if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
-            given |= value
-        else:
-            given[name] = value
-    return given
 
 
 def _keys(tensors: dict[str, torch.Tensor], settings: Mapping[str, Any]) -> list[str] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from himap.rules import one_of
 
@@ -29,5 +29,11 @@ def load(config: ModelConfig, hardware: HardwareConfig) -> Model:
         UserError: the weights are missing or do not fit.
     """
     one_of("model.adapter", config.adapter, tuple(ADAPTERS))
+    from himap.models.once import EachOnce
+
     model: Model = import_module(ADAPTERS[config.adapter]).load(config, hardware)
+    holder: Any
+    for holder in (model, model.processor):
+        if getattr(holder, "image_processor", None) is not None:
+            holder.image_processor = EachOnce(holder.image_processor)
     return model

@@ -55,11 +55,15 @@ class Model:
             images=images or None,
             padding=True,
             padding_side="left",
-            return_tensors="pt",
+            # Not for the text, whose ids transformers would count one by one in Python before.
+            images_kwargs={"return_tensors": "pt"},
         )
         return {key: self._place(value) for key, value in batch.items()}
 
-    def _place(self, value: torch.Tensor) -> torch.Tensor:
+    def _place(self, value: torch.Tensor | list[list[int]]) -> torch.Tensor:
+        import torch
+
+        value = torch.as_tensor(value)
         if value.is_floating_point():
             return value.to(self.device, self.hf.dtype)
         return value.to(self.device)

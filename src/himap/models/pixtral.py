@@ -62,8 +62,21 @@ class PixtralProcessor:
         )
         return text
 
-    def __call__(self, text: Sequence[str], images: Sequence[Image] | None, **options: Any) -> dict[str, Any]:
-        """Tokens [B, T], pixels [n, 3, H, W] padded to the largest image, and each image's size in pixels."""
+    def __call__(
+        self,
+        text: Sequence[str],
+        images: Sequence[Image] | None,
+        images_kwargs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Tokens [B, T], pixels [n, 3, H, W] padded to the largest image, and each image's size in pixels.
+
+        Args:
+            text: prompts with [IMG] for each image.
+            images: RGB; None without any.
+            images_kwargs: as transformers' processors take them; pixels are tensors whatever it says.
+            options: of the tokenizer.
+        """
         if images is None:
             return {**self.tokenizer(list(text), **options)}
         side = self.patch_size * self.spatial_merge_size

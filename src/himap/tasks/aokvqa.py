@@ -19,6 +19,7 @@ from himap.tasks.scores import accuracy
 class AOkVqa(Benchmark):
     SPLITS = ("train", "validation")
     COLUMNS = ("question_id", "question", "choices", "correct_choice_idx")
+    PICTURE = "image_id"
     OPTIONS: ClassVar = {"template": ("fastv", "llava"), "parser": ("letter", "fastv", "llava", "strict")}
     GENERATION = Generation(max_new_tokens=1)
     QWEN_GENERATION = None

@@ -26,6 +26,8 @@ class Sample:
         answer: the one right answer, where there is one.
         category: what the benchmark reports separately.
         group: samples of one group stay together when a limit is applied (MME's pairs).
+        picture: the same for samples with the same images, by the benchmark's own name for them; they are
+            asked together, so that what they share is computed once. Empty where nothing tells.
         question_id: the benchmark's own id, in its own type, for its scripts; `id` where it has none.
     """
 
@@ -39,6 +41,7 @@ class Sample:
     answer: str = ""
     category: str = ""
     group: str = ""
+    picture: str = ""
     question_id: str | int | None = None
 
     @property

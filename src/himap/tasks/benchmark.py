@@ -99,6 +99,8 @@ class Benchmark(Task):
     """The hub's name of a split where it has another."""
     COLUMNS: tuple[str, ...]
     """Columns that must be there, without the image."""
+    PICTURE: ClassVar[str] = ""
+    """Column that tells images apart, where a benchmark asks several questions about one."""
     OPTIONS: ClassVar[Mapping[str, Sequence[str] | type]] = {}
     """Option -> its values, or its type; the defaults stand in the YAML."""
     GENERATION = Generation(max_new_tokens=128)
@@ -157,7 +159,7 @@ class Benchmark(Task):
     def _original(self, root: Path) -> Iterator[Sample]:
         try:
             for sample, path in self.original(root):
-                yield self._pictured(sample, partial(_existing, path))
+                yield self._pictured(sample, partial(_existing, path), str(path))
         except OSError as error:
             raise UserError(
                 f"{self.data.key}: {error.filename} cannot be read ({error.strerror})."
@@ -183,18 +185,20 @@ class Benchmark(Task):
                 raise UserError(
                     f"{self.data.key}: the column {column!r} is missing (there: {', '.join(rows.columns)})."
                 )
-        for row, record in enumerate(rows.records(self.COLUMNS)):
+        told = (self.PICTURE,) if self.PICTURE in rows.columns else ()
+        for row, record in enumerate(rows.records(tuple(dict.fromkeys((*self.COLUMNS, *told))))):
             try:
                 sample = self.sample(record, row)
             except _BROKEN as error:
                 yield self._broken(f"{record.get('question_id', 'row')}-{row}", error)
                 continue
             if sample is not None:
-                yield self._pictured(sample, partial(rows.cell, row, "image"))
+                picture = str(record[self.PICTURE]) if told else ""
+                yield self._pictured(sample, partial(rows.cell, row, "image"), picture)
 
-    def _pictured(self, sample: Sample, fetch: Callable[[], Any]) -> Sample:
+    def _pictured(self, sample: Sample, fetch: Callable[[], Any], picture: str) -> Sample:
         load = partial(decode, fetch, sample.id, self.data.key)
-        return replace(sample, images=(load,))
+        return replace(sample, images=(load,), picture=picture)
 
     def _broken(self, name: str, error: Exception) -> Sample:
         """A sample that fails when it is asked, so that `task.on_bad_sample` decides about it."""

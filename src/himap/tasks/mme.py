@@ -25,6 +25,7 @@ class Mme(Benchmark):
     SPLITS = ("test",)
     COLUMNS = ("question_id", "question", "answer", "category")
     QWEN_GENERATION = Generation(max_new_tokens=128)
+    PICTURE = "question_id"
     OPTIONS: ClassVar = {"parser": PARSERS}
     FORM: ClassVar = {}  # Qwen-VL's own script uses its conversation here
 

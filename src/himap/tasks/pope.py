@@ -24,6 +24,7 @@ class Pope(Benchmark):
     SPLITS = ("test", *CATEGORIES)
     HUB_SPLITS: ClassVar = dict.fromkeys(CATEGORIES, "test")
     COLUMNS = ("question_id", "question", "answer", "category")
+    PICTURE = "image_source"
     OPTIONS: ClassVar = {"parser": PARSERS, "average": ("macro", "micro")}
 
     def sample(self, record: Record, row: int) -> Sample | None:

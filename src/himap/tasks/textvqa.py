@@ -21,6 +21,7 @@ _OCR = "Reference OCR token: "
 class TextVqa(Benchmark):
     SPLITS = ("train", "validation")
     COLUMNS = ("question_id", "image_id", "question", "answers", "ocr_tokens")
+    PICTURE = "image_id"
     OPTIONS: ClassVar = {"ocr": bool}
 
     def sample(self, record: Record, row: int) -> Sample:

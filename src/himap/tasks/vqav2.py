@@ -26,6 +26,7 @@ _ALL_IDS = "llava_vqav2_mscoco_test2015.jsonl"
 class VqaV2(Benchmark):
     SPLITS = ("val", "testdev")
     HUB_SPLITS: ClassVar = {"val": "validation"}
+    PICTURE = "image_id"
     OPTIONS: ClassVar = {
         "normalisation": ("official", "always"),
         "processor": ("evalai", "none"),
