@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,8 @@ class Counting(TinyModel):
         self.widths: list[int] = []
         self._most, self._stop_after = most, stop_after
 
-    def generate(
-        self, batch: dict[str, torch.Tensor], generation: Generation, form: str = "chat"
+    def go_on(
+        self, batch: dict[str, torch.Tensor], prefilled: Any, generation: Generation, form: str = "chat"
     ) -> list[str]:
         n, width = batch["input_ids"].shape
         self.widths.append(width)
@@ -71,7 +72,7 @@ class Counting(TinyModel):
         if self.asked >= self._stop_after:
             raise KeyboardInterrupt
         self.asked += n
-        return super().generate(batch, generation, form)
+        return super().go_on(batch, prefilled, generation, form)
 
 
 def test_answers_and_score_belong_together(model: TinyModel, tmp_path: Path) -> None:
@@ -152,6 +153,37 @@ def test_the_longest_prompts_are_asked_first() -> None:
     evaluate(model, HIMAP, Questions(), batch_size=3)
     assert model.widths == sorted(model.widths, reverse=True)
     assert len(set(model.widths)) == 4
+
+
+def test_questions_about_one_picture_share_it_and_are_answered_alike(tmp_path: Path) -> None:
+    """Its file is decoded once, its tokens go through the layers once."""
+    loads: list[int] = []
+
+    class Pictured(Questions):
+        def samples(self) -> list[Sample]:
+            shown = [replace(s, picture=f"p{n // 4}") for n, s in enumerate(super().samples())]
+            first = {sample.picture: sample.images for sample in reversed(shown)}
+            return [replace(sample, images=first[sample.picture]) for sample in shown]
+
+    def load(number: int) -> Image:
+        loads.append(number)
+        return image(number)
+
+    tokens: list[int] = []
+    model = TinyModel()
+    layer = model.hf.model.language_model.layers[1]
+    layer.register_forward_pre_hook(lambda _, args: tokens.append(args[0].shape[:2].numel()))
+    for one in (Strategy("none"), HIMAP):
+        loads.clear()
+        together, alone = (tmp_path / f"{one.name}-{how}.jsonl" for how in ("together", "alone"))
+        evaluate(model, one, Pictured(load=load), batch_size=8, answers_path=together)
+        assert loads == [0, 4, 8]
+        shared = sum(tokens)
+        evaluate(model, one, Pictured(load=load), batch_size=1, answers_path=alone)
+        assert sum(tokens) - shared > 1.5 * shared
+        tokens.clear()
+        answers = [{json.loads(line)["id"]: line for line in path.open()} for path in (together, alone)]
+        assert answers[0] == answers[1]
 
 
 def test_answers_of_other_settings_are_refused(model: TinyModel, tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ ORDER = (
     "positions",
     "entry",
     "forked",
+    "openings",
     "pruning",
     "branching",
     "models",

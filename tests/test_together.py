@@ -11,8 +11,9 @@ from fakes import Questions, TinyModel, strategy
 from test_evaluate import Recorder
 
 from himap.errors import UserError
-from himap.evaluate import evaluate
+from himap.evaluate import answer, evaluate
 from himap.models import greedy
+from himap.pruning import Pruner
 from himap.result import Result
 from himap.reuse import Reuse
 from himap.strategy import Strategy
@@ -56,6 +57,12 @@ def requests(folder: Path) -> list[Request]:
     return [Request(one, folder / f"{number}" / "answers.jsonl") for number, one in enumerate(MANY)]
 
 
+def answered_by_generate(model: TinyModel, one: Strategy, task: Questions) -> dict[str, str]:
+    """What transformers' own `generate` says under a pruner, one prompt at a time."""
+    with Pruner(model.hf, one, image_token_ids=model.image_token_ids):
+        return {sample.id: answer(model, task, [sample])[0]["text"] for sample in task.samples()}
+
+
 def check_equal(model: TinyModel, task: Questions, folder: Path, batch_size: int = 5) -> list[Result]:
     together = evaluate_together(model, requests(folder / "together"), task, batch_size=batch_size)
     for number, found in enumerate(together):
@@ -63,6 +70,9 @@ def check_equal(model: TinyModel, task: Questions, folder: Path, batch_size: int
         want = evaluate(model, MANY[number], task, batch_size=batch_size, answers_path=path)
         assert isinstance(found, Result)
         assert rows(folder / "together" / f"{number}" / "answers.jsonl") == rows(path)
+        texts_of = {row["id"]: row["text"].rstrip(" 0") for row in rows(path)}  # 0 fills up a row's end
+        by_generate = answered_by_generate(model, MANY[number], task)
+        assert texts_of == {id: text.rstrip(" 0") for id, text in by_generate.items()}
         ours, its = found.to_dict(), want.to_dict()
         assert ours.pop("samples_per_second") is None and its.pop("samples_per_second") > 0
         assert ours == its

@@ -193,6 +193,34 @@ def rows_of(inputs: dict[str, Tensor], sample: int, n_images: Sequence[int]) -> 
     return single
 
 
+def about_pictures(
+    inputs: dict[str, Tensor], pictures: Sequence[int], n_images: Sequence[int]
+) -> dict[str, Tensor]:
+    """The same prompts, but that those of one picture begin with the same text and show the same pixels.
+
+    Args:
+        inputs: a batch.
+        pictures: for each sample a number; equal ones must have equally many images.
+        n_images: of each sample.
+    """
+    inputs = {name: value.clone() for name, value in inputs.items()}
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    for row, number in enumerate(pictures):
+        first = pictures.index(number)
+        opening = ids[first, mask[first].bool()]
+        if n_images[row]:
+            n_opening = int((opening == IMAGE_ID).nonzero()[-1]) + 1
+            at = int((mask[row] == 0).sum())
+            ids[row, at : at + n_opening] = opening[:n_opening]
+        for name in ("pixel_values", "image_grid_thw"):
+            if name in inputs and n_images[row]:
+                size = len(inputs[name]) // sum(n_images)
+                here, there = (size * sum(n_images[:number]) for number in (row, first))
+                n = size * n_images[row]
+                inputs[name][here : here + n] = inputs[name][there : there + n]
+    return inputs
+
+
 def _qwen_pictures(n: int, generator: torch.Generator) -> dict[str, Tensor]:
     if n == 0:
         return {}

@@ -18,6 +18,7 @@ from himap.entry import Entry
 from himap.forked import PathCache
 from himap.layout import Counts, Layout
 from himap.masks import decode_mask, prefill_mask
+from himap.openings import Openings, Shared, Together, Tokens
 from himap.positions import forget_images
 from himap.pruning import alone
 from himap.selection import Selection, gather_tokens, stacked
@@ -93,7 +94,7 @@ class Branches:
         self._cache: PathCache | None = None
         # The tokens in each layer of the current path; what is to be scored in the layer that runs now.
         self._path: list[Selection] = []
-        self._current: Selection | None = None  # of the layer that runs now; None while none does
+        self._current: Tokens | None = None  # in the layer that runs now; None while none does
         self._wanted: list[Stage] = []
         self._scores: dict[Ranking, Tensor] = {}
 
@@ -101,21 +102,27 @@ class Branches:
     def _n_layers(self) -> int:
         return len(self._decoder.layers)
 
+    @property
+    def _implementation(self) -> str:
+        name: str = self._decoder.config._attn_implementation
+        return name
+
+    @property
+    def _deepstack(self) -> bool:
+        return hasattr(self._decoder, "_deepstack_process")
+
     def __enter__(self) -> Branches:
         with ExitStack() as stack:
             stack.enter_context(alone(self._model, "strategies"))
             stages = [stage for strategy in self._strategies for stage in strategy.stages]
             for layer in sorted({stage.layer for stage in stages if reads_attention(stage)}):
                 stack.enter_context(tap(self._decoder.layers[layer - 1].self_attn, self._listen))
-            if stages:
-                for index in range(min(stage.layer for stage in stages), self._n_layers):
-                    hook = self._decoder.layers[index].register_forward_pre_hook(
-                        self._before_step, with_kwargs=True
-                    )
-                    stack.callback(hook.remove)
+            for layer in self._decoder.layers:
+                hook = layer.register_forward_pre_hook(self._before_step, with_kwargs=True)
+                stack.callback(hook.remove)
             hook = self._decoder.layers[-1].mlp.register_forward_pre_hook(self._before_last_mlp)
             stack.callback(hook.remove)
-            stack.enter_context(thinned(self._decoder, lambda: self._current))
+            stack.enter_context(thinned(self._decoder, self._selection))
             self._stack = stack.pop_all()
         return self
 
@@ -146,45 +153,47 @@ class Branches:
         self._path = [Selection.whole(layout)] * entry.n_layers
         root = trie(self._strategies, sorted({count.n_image for count in layout.counts}))
         try:
-            yield from self._walk(entry, root, 0, entry.hidden, self._path[0], {})
+            yield from self._walk(entry, root, 0, self._enter(entry, layout))
         finally:
             self._forget()
 
-    def _walk(
-        self,
-        entry: Entry,
-        node: Node,
-        first: int,
-        hidden: Tensor,
-        selection: Selection,
-        changes: dict[str, Any],
-    ) -> Iterator[Leaf]:
+    def _enter(self, entry: Entry, layout: Layout) -> Tokens:
+        # Visual features that enter between the layers know the prompt's own order alone.
+        if not self._deepstack:
+            openings = Openings.find(layout, entry.hidden)
+            if openings is not None:
+                return Shared(openings, entry, self._implementation)
+        return Together(entry.hidden, Selection.whole(layout))
+
+    def _walk(self, entry: Entry, node: Node, first: int, tokens: Tokens) -> Iterator[Leaf]:
         """Run a node's tokens from layer `first` (0-based) on, as deep as its strategies need."""
         assert self._layout is not None
         depths = [stage.layer for stage, _ in node.children.values()]
         depth = entry.n_layers if node.strategies else max(depths)
         scores: dict[Ranking, Tensor] = {}
         for index in range(first, depth + 1):
-            for alike in self._stacks(self._part(node, index, hidden, selection, scores)):
+            for alike in self._stacks(self._part(node, index, tokens, scores)):
                 if len(alike) > 1:
                     yield from self._finish(entry, index, alike)
                 else:
                     (one,) = alike
                     after = self._changes(entry, one.selection, one.hidden)
-                    yield from self._walk(entry, one.node, index, one.hidden, one.selection, after)
+                    yield from self._walk(entry, one.node, index, Together(one.hidden, one.selection, after))
             if index < depth:
                 wanted = [children[0][0] for children in node.rankings(index + 1).values()]
-                hidden, scores = self._layer(entry, index, hidden, selection, changes, wanted)
+                scores = self._layer(entry, index, tokens, wanted)
         if node.strategies:
-            yield from self._leaf(node, entry.head(hidden), selection)
+            yield from self._leaf(node, entry.head(tokens.last), tokens.selection)
 
-    def _part(
-        self, node: Node, layer: int, hidden: Tensor, selection: Selection, scores: dict[Ranking, Tensor]
-    ) -> list[Branch]:
+    def _part(self, node: Node, layer: int, tokens: Tokens, scores: dict[Ranking, Tensor]) -> list[Branch]:
         """Drop what the node's children drop behind that many layers."""
         assert self._layout is not None
-        branches = []
-        for key, children in node.rankings(layer).items():
+        branches: list[Branch] = []
+        parting = node.rankings(layer)
+        if not parting:
+            return branches
+        hidden, selection = tokens.hidden, tokens.selection
+        for key, children in parting.items():
             for stage, child in children:
                 ranked = scores.get(key)
                 if ranked is None:
@@ -195,13 +204,13 @@ class Branches:
 
     def _changes(self, entry: Entry, selection: Selection, hidden: Tensor) -> dict[str, Any]:
         tables = entry.arguments["position_embeddings"]
-        return later_arguments(selection, hidden, tables, self._decoder.config._attn_implementation)
+        return later_arguments(selection, hidden, tables, self._implementation)
 
     def _stacks(self, branches: Sequence[Branch]) -> Iterator[Sequence[Branch]]:
         """Put branches together that part no more, are equally long and small enough to be faster so."""
         ends: dict[tuple[Counts, ...], list[Branch]] = {}
         for branch in branches:
-            if branch.node.children or hasattr(self._decoder, "_deepstack_process"):
+            if branch.node.children or self._deepstack:
                 yield [branch]
             else:
                 ends.setdefault(tuple(branch.selection.counts), []).append(branch)
@@ -216,15 +225,15 @@ class Branches:
         hidden = torch.cat([branch.hidden for branch in alike])
         each = [self._changes(entry, branch.selection, branch.hidden) for branch in alike]
         tables = zip(*(changes["position_embeddings"] for changes in each), strict=True)
-        implementation = self._decoder.config._attn_implementation
         changes = {
             **each[0],
             "position_embeddings": tuple(torch.cat(table, dim=-3) for table in tables),
-            "attention_mask": prefill_mask(selection.valid, hidden, implementation),
+            "attention_mask": prefill_mask(selection.valid, hidden, self._implementation),
         }
+        tokens = Together(hidden, selection, changes)
         for index in range(first, entry.n_layers):
-            hidden, _ = self._layer(entry, index, hidden, selection, changes, [])
-        logits, whole = entry.head(hidden), self._cache
+            self._layer(entry, index, tokens, [])
+        logits, whole = entry.head(tokens.last), self._cache
         for number, (branch, mine) in enumerate(zip(alike, logits.chunk(len(alike)), strict=True)):
             self._path[first:] = [branch.selection] * (entry.n_layers - first)
             if whole is not None:
@@ -237,34 +246,30 @@ class Branches:
         if self._cache is not None:
             self._cache.rewind()
 
-    def _layer(
-        self,
-        entry: Entry,
-        index: int,
-        hidden: Tensor,
-        selection: Selection,
-        changes: dict[str, Any],
-        wanted: list[Stage],
-    ) -> tuple[Tensor, dict[Ranking, Tensor]]:
-        """Run a layer; returns its output and the scores of the stages that come right behind it."""
-        self._path[index] = selection
+    def _layer(self, entry: Entry, index: int, tokens: Tokens, wanted: list[Stage]) -> dict[Ranking, Tensor]:
+        """Let tokens go through a layer; returns the scores of the stages that come right behind it."""
+        self._path[index] = tokens.selection
         self._wanted = [stage for stage in wanted if reads_attention(stage)]
         self._scores = {}
-        if self._cache is not None:
-            self._cache.begin(index)
-        self._current = selection
+        self._current = tokens
         try:
-            hidden = entry.layer(index, hidden, {**changes, "past_key_values": self._cache})
+            tokens.step(entry, index, self._cache)
         finally:
             self._current = None
-        return hidden, self._scores
+        return self._scores
+
+    def _selection(self) -> Selection | None:
+        return None if self._current is None else self._current.selection
 
     def _listen(self, module: nn.Module, query: Tensor, key: Tensor, scale: float) -> None:
-        if self._current is not None:
+        if self._current is None or not self._wanted:
+            return
+        whole = self._current.heard(query)
+        if whole is not None:
             assert self._layout is not None
             for stage in self._wanted:
                 self._scores[ranking(stage)] = attention_scores(
-                    stage, self._layout, self._current, query, key, scale
+                    stage, self._layout, self._current.selection, whole, key, scale
                 )
 
     def _before_step(
@@ -278,7 +283,7 @@ class Branches:
         if not selection.dropped:
             return None
         n_keys = self._cache.get_seq_length(attention.layer_idx) + 1
-        mask = decode_mask(selection.valid, n_keys, args[0], self._decoder.config._attn_implementation)
+        mask = decode_mask(selection.valid, n_keys, args[0], self._implementation)
         return args, {**kwargs, "attention_mask": mask}
 
     def _before_last_mlp(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from himap.answers import Answers, Row
-from himap.asking import answered, encoded, failed, layout_of
+from himap.asking import answer_each, answered, can_fork, encoded, failed, layout_of, open_branches
 from himap.batches import Failures, in_batches
 from himap.conclude import conclude
 from himap.errors import HimapError
@@ -137,8 +137,19 @@ def _answer_all(
     def fail(sample: Sample, error: str) -> Row:
         return failed(sample, model.name, error)
 
-    with Pruner(model.hf, strategy, image_token_ids=model.image_token_ids), reuse.attached(model.hf):
-        yield from in_batches(pending, batch_size, partial(answer, model, task, reuse=reuse), fail, bar)
+    def at_once(batch: Sequence[Sample]) -> list[Row]:
+        (rows,) = answer_each(model, task, batch, branches, reuse)
+        return rows
+
+    with reuse.attached(model.hf):
+        if can_fork(model, task):
+            # A walk through one strategy alone: questions about one picture share its tokens there.
+            with open_branches(model, [strategy]) as branches:
+                yield from in_batches(pending, batch_size, at_once, fail, bar)
+        else:
+            with Pruner(model.hf, strategy, image_token_ids=model.image_token_ids):
+                one_way = partial(answer, model, task, reuse=reuse)
+                yield from in_batches(pending, batch_size, one_way, fail, bar)
 
 
 def answer(model: Model, task: Task, batch: Sequence[Sample], reuse: Reuse | None = None) -> list[Row]:

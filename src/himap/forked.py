@@ -29,6 +29,25 @@ class PathLayer(DynamicLayer):
         self._store, self._n, self._n_prompt = None, 0, 0
         self.is_initialized = False
 
+    def begin_behind(self, opening: PathLayer, sizes: Sequence[int], n_rest: int) -> None:
+        """The next tokens are the rest of prompts that begin with others' tokens.
+
+        Args:
+            opening: holds what the prompts begin with.
+            sizes: for each row of `opening` how many prompts begin with it; they lie side by side.
+            n_rest: tokens to come until `end_prompt`.
+        """
+        assert opening._store is not None
+        self.begin()
+        self.lazy_initialization(*opening._store)
+        room = n_rest + self._room
+        keys, values = (_handed_out(states, opening._n, sizes, room) for states in opening._store)
+        self._store, self._n = (keys, values), opening._n
+
+    def end_prompt(self) -> None:
+        """All that is here is the prompt."""
+        self._n_prompt = self._n
+
     def rewind(self) -> None:
         """Forget what followed the prompt."""
         self._n = self._n_prompt
@@ -81,6 +100,17 @@ def _roomy(states: Tensor, room: int) -> Tensor:
     return store
 
 
+def _handed_out(states: Tensor, n: int, sizes: Sequence[int], room: int) -> Tensor:
+    """The first n tokens of each row for as many rows as `sizes` says, with room behind them."""
+    store = states.new_empty(sum(sizes), states.shape[1], n + room, states.shape[-1])
+    first = 0
+    for row, size in zip(states, sizes, strict=True):
+        # Written to its place at once; gathering the rows would be a copy more.
+        store[first : first + size, :, :n] = row[:, :n]
+        first += size
+    return store
+
+
 class PathCache(Cache):
     """The cache of the path that a walk is on now.
 
@@ -100,6 +130,14 @@ class PathCache(Cache):
     def begin(self, index: int) -> None:
         """The next tokens of that layer are a prompt."""
         self._path[index].begin()
+
+    def begin_behind(self, index: int, opening: PathCache, sizes: Sequence[int], n_rest: int) -> None:
+        """The next tokens of that layer are the rest of prompts; see `PathLayer.begin_behind`."""
+        self._path[index].begin_behind(opening._path[index], sizes, n_rest)
+
+    def end_prompt(self, index: int) -> None:
+        """All that is in that layer is the prompt."""
+        self._path[index].end_prompt()
 
     def rewind(self) -> None:
         """Forget the answer, keep the prompt."""

@@ -6,26 +6,27 @@ import torch
 from torch import Tensor
 
 
-def prefill_mask(valid: Tensor | None, like: Tensor, implementation: str) -> Tensor | None:
+def prefill_mask(valid: Tensor | None, like: Tensor, implementation: str, n_before: int = 0) -> Tensor | None:
     """Causal mask over the tokens present.
 
     Args:
-        valid: [B, n] bool, or None where all are tokens.
-        like: hidden states [B, n, D]; gives the length, the dtype and the device.
+        valid: [B, n_before + n] bool, or None where all are tokens.
+        like: hidden states [B, n, D] of the rows; gives their number, the dtype and the device.
         implementation: name of the attention function.
+        n_before: tokens before the rows, whose keys are in the cache.
 
     Returns:
-        sdpa: [B, 1, n, n] bool, None where `is_causal` says it all; eager: the same as additive floats;
-        flash: `valid` itself.
+        sdpa: [B, 1, n, n_before + n] bool, None where `is_causal` says it all; eager: the same as additive
+        floats; flash: `valid` itself.
     """
-    if "flash" in implementation or (valid is None and implementation == "sdpa"):
+    if "flash" in implementation or (valid is None and not n_before and implementation == "sdpa"):
         return valid
-    n = like.shape[1]
-    column = torch.arange(n, device=like.device)
-    seen = (column <= column[:, None])[None, None]
+    column = torch.arange(n_before + like.shape[1], device=like.device)
+    row = column[n_before:, None]
+    seen = (column <= row)[None, None]
     if valid is not None:
         # A filled-up place attends to itself, for a row without any column would make NaN on some devices.
-        seen = seen & (valid.to(like.device)[:, None, None] | (column == column[:, None]))
+        seen = seen & (valid.to(like.device)[:, None, None] | (column == row))
     return _additive(seen, like.dtype) if implementation == "eager" else seen
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from himap.answers import Answers, Row
-from himap.asking import answered, encoded, failed, layout_of
+from himap.asking import answer_each, can_fork, failed, open_branches
 from himap.batches import Failures, in_batches
 from himap.conclude import conclude
 from himap.evaluate import check_ids, evaluate, identity_of
@@ -18,7 +18,6 @@ from himap.reuse import Reuse
 from himap.strategy import Strategy
 
 if TYPE_CHECKING:
-    from himap.branching import Branches
     from himap.models.base import Model
     from himap.tasks.base import Sample, Task
 
@@ -71,7 +70,7 @@ def evaluate_together(
         UserError: a sample failed, with `fail_on_bad_sample`.
     """
     bar, reuse = bar or Quiet(), reuse or Reuse(0)
-    if len(requests) < 2 or not _can_fork(model, task):
+    if len(requests) < 2 or not can_fork(model, task):
         return _one_by_one(model, requests, task, batch_size, fail_on_bad_sample, bar, reuse)
     samples = task.samples()
     check_ids(task, samples)
@@ -83,16 +82,15 @@ def evaluate_together(
     bar.begin(len(samples), len(samples) - len(pending))
     try:
         if pending:
-            from himap.branching import Branches
-
             strategies = [run.request.strategy for run in alive]
             with (
-                Branches(model.hf, strategies, image_token_ids=model.image_token_ids) as branches,
+                open_branches(model, strategies) as branches,
                 reuse.attached(model.hf),
             ):
 
                 def ask(batch: Sequence[Sample]) -> list[list[Row]]:
-                    return _ask(model, task, batch, branches, len(strategies), reuse)
+                    rows = answer_each(model, task, batch, branches, reuse)
+                    return [list(column) for column in zip(*rows, strict=True)]
 
                 def fail(sample: Sample, error: str) -> list[Row]:
                     return [failed(sample, model.name, error) for _ in strategies]
@@ -132,37 +130,6 @@ def _end(model: Model, run: _Run | Exception, task: Task, samples: Sequence[Samp
         return conclude(model, run.request.strategy, task, samples, run.answers, run.identity, None)
     except Exception as error:
         return error
-
-
-def _can_fork(model: Model, task: Task) -> bool:
-    from himap.models.greedy import is_plain
-
-    return is_plain(model.hf, task.generation_for(model.family))
-
-
-def _ask(
-    model: Model, task: Task, batch: Sequence[Sample], branches: Branches, n: int, reuse: Reuse
-) -> list[list[Row]]:
-    """Rows of each sample, one a strategy."""
-    import torch
-
-    prompts, inputs = encoded(model, task, batch, reuse)
-    generation = task.generation_for(model.family)
-    ranked = bool(prompts[0].options)
-    texts: list[list[str]] = [[] for _ in range(n)]
-    with torch.inference_mode():
-        # Ranking reads all options behind the prompt, however many tokens they have.
-        for leaf in branches.run(inputs, 2 if ranked else generation.max_new_tokens):
-            prefilled = (leaf.logits, leaf.cache)
-            if ranked:
-                found = [text.strip() for text in model.rank(inputs, prompts, prefilled)]
-            else:
-                found = model.go_on(inputs, prefilled, generation, prompts[0].form)
-            for number in leaf.strategies:
-                texts[number] = found
-    layout = layout_of(model, inputs)
-    rows = [answered(model, task, batch, prompts, found, layout) for found in texts]
-    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def _one_by_one(
