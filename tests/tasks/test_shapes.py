@@ -53,6 +53,20 @@ def test_each_split_has_all_its_samples(name: str) -> None:
         assert len({sample.id for sample in samples}) == N_SAMPLES == 2000
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_several_questions_are_asked_about_one_picture(name: str) -> None:
+    samples = task(name, limit=11, options={"questions": 4}).samples()
+    pixels = [np.asarray(sample.images[0]()).tobytes() for sample in samples]
+    pictures = [sample.picture for sample in samples]
+    assert [pictures.index(one) for one in pictures] == [pixels.index(one) for one in pixels]
+    assert [pictures.index(one) for one in pictures] == [0] * 4 + [4] * 4 + [8] * 3
+    assert [sample.id for sample in samples] == [sample.id for sample in task(name, limit=11).samples()]
+    assert len({sample.question for sample in samples[:4]}) > 1 or name == "shapes_caption"
+    # One a picture is what each split has always been.
+    single = task(name, limit=1).samples()[0]
+    assert (single.question, np.asarray(single.images[0]()).tobytes()) == (samples[0].question, pixels[0])
+
+
 def test_kinds_and_answers_are_balanced() -> None:
     short = Counter(sample.category for sample in task("shapes_short", limit=400).samples())
     assert short == dict.fromkeys(("colour", "shape", "count", "relation"), 100)
@@ -91,6 +105,8 @@ def test_noise_replaces_every_picture() -> None:
         ({"limit": 2001}, "task.limit=2001"),
         ({"options": {"image": "cat"}}, "task.options.image=cat"),
         ({"options": {"imgae": "noise"}}, "task.options=imgae"),
+        ({"options": {"questions": 0}}, "task.options.questions=0"),
+        ({"options": {"questions": "two"}}, "task.options.questions=two"),
     ],
 )
 def test_wrong_settings_name_their_key(settings: dict[str, object], message: str) -> None:

@@ -45,7 +45,8 @@ class ShapesTask(Task):
 
     Args:
         config: `split` is `search` or `heldout`; `limit` at most 2,000; `options.image: noise` puts noise in
-            every picture's place, to see how far a model comes without looking.
+            every picture's place, to see how far a model comes without looking; `options.questions` is how
+            many questions are asked about each picture (POPE asks 6, VQAv2 5.4 on average).
 
     Raises:
         ConfigError: an unknown split or option, or a limit beyond the split's size.
@@ -66,9 +67,15 @@ class ShapesTask(Task):
         )
         self.limit = config.limit or N_SAMPLES
         for key in config.options:
-            one_of("task.options", key, ("image",))
+            one_of("task.options", key, ("image", "questions"))
         self.image = config.options.get("image", "scene")
         one_of("task.options.image", self.image, ("scene", "noise"))
+        self.questions = config.options.get("questions", 1)
+        if not isinstance(self.questions, int) or not 1 <= self.questions <= N_SAMPLES:
+            raise ConfigError(
+                f"task.options.questions={self.questions}: must be a whole number from 1 to {N_SAMPLES} "
+                "(questions about each picture)."
+            )
 
     @abstractmethod
     def ask(self, scene: Scene, rng: np.random.Generator, index: int) -> Question | None:
@@ -79,25 +86,34 @@ class ShapesTask(Task):
 
     @cached_property
     def _samples(self) -> list[Sample]:
-        return [self._sample(index) for index in range(self.limit)]
+        firsts = range(0, self.limit, self.questions)
+        return [sample for first in firsts for sample in self._about_one_picture(first)][: self.limit]
 
-    def _sample(self, index: int) -> Sample:
-        # The first scene that allows the question of this index; nearly always the first of all.
+    def _about_one_picture(self, first: int) -> list[Sample]:
+        # The first scene that allows the questions of these indices; nearly always the first of all.
         for attempt in range(1000):
-            rng = np.random.default_rng([TASK_STREAM, self.stream, SPLITS.index(self.split), index, attempt])
+            rng = np.random.default_rng([TASK_STREAM, self.stream, SPLITS.index(self.split), first, attempt])
             scene = sample_scene(rng)
-            question = self.ask(scene, rng, index)
-            if question is not None:
-                return Sample(
-                    id=f"{self.split}-{index:04d}",
-                    question=question.text,
-                    images=(partial(noise, scene) if self.image == "noise" else partial(picture, scene),),
-                    choices=question.choices,
-                    references=question.references,
-                    answer=question.answer,
-                    category=question.category,
-                )
-        raise RuntimeError(f"{self.name}: no scene allows question {index}")
+            asked = [(i, self.ask(scene, rng, i)) for i in range(first, first + self.questions)]
+            questions = [(index, question) for index, question in asked if question is not None]
+            if len(questions) == self.questions:
+                return [self._sample(index, question, scene, first) for index, question in questions]
+        raise ConfigError(
+            f"task.options.questions={self.questions}: no scene allows that many questions of {self.name} "
+            "(ask fewer)."
+        )
+
+    def _sample(self, index: int, question: Question, scene: Scene, first: int) -> Sample:
+        return Sample(
+            id=f"{self.split}-{index:04d}",
+            question=question.text,
+            images=(partial(noise, scene) if self.image == "noise" else partial(picture, scene),),
+            choices=question.choices,
+            references=question.references,
+            answer=question.answer,
+            category=question.category,
+            picture=f"{self.split}-{first:04d}",
+        )
 
     def text(self, sample: Sample, family: str) -> str:
         return sample.question
