@@ -20,7 +20,7 @@ from himap.config import EvaluateConfig, HardwareConfig
 from himap.config.compose import compose
 from himap.features import FeatureCache, open_cache
 from himap.features.images import split_inputs
-from himap.features.repeated import each_once
+from himap.features.repeated import Once
 from himap.features.store import Store
 from himap.models.base import Model
 from himap.paths import conf_dir
@@ -113,7 +113,7 @@ def test_images_that_add_up_to_the_same_are_not_taken_for_one() -> None:
         return pixel_values.flatten(2)
 
     pixels = torch.cat([one, one.flip(-1), one])
-    assert torch.equal(each_once(compute, pixels), pixels.flatten(2))
+    assert torch.equal(Once(compute)(pixels), pixels.flatten(2))
     assert asked == [2]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from himap.features.repeated import each_once
+from himap.features.repeated import Once
 
 if TYPE_CHECKING:
     from himap.features import FeatureCache
@@ -55,7 +55,7 @@ class Reuse:
             yield
             return
         encode = owner.get_image_features
-        each = functools.wraps(encode)(functools.partial(each_once, encode))
+        each = Once(encode)
 
         def compute(*args: Any, **kwargs: Any) -> Any:
             if self._cache is None:
@@ -74,7 +74,7 @@ class Reuse:
                 if not self._take(features):
                     return features
                 self._features[key] = features
-            return _copy(self._features[key])
+            return _slim(self._features[key])
 
         owner.get_image_features = look_up
         try:
@@ -94,16 +94,18 @@ class Reuse:
 
 
 def _slim(features: Any) -> Any:
-    """Features without the tower's inner states, which transformers returns beside them and nobody reads."""
-    if isinstance(features, dict):
-        inner = ("hidden_states", "attentions")
-        return type(features)(**{name: value for name, value in features.items() if name not in inner})
-    return features
+    """Features without the tower's inner states, which transformers returns beside them and nobody reads.
 
+    An object of its own each time, for beam search writes repeated ones into what it gets.
+    """
+    pooled = getattr(features, "pooler_output", None)
+    if pooled is None:
+        return features
+    from himap.features.output import ImageFeatures
 
-def _copy(features: Any) -> Any:
-    """The same tensors in an object of its own, for beam search writes repeated ones into what it gets."""
-    return type(features)(**features) if isinstance(features, dict) else features
+    return ImageFeatures(
+        pooler_output=pooled, deepstack_features=getattr(features, "deepstack_features", None)
+    )
 
 
 def _n_bytes(value: Any) -> int:

@@ -92,21 +92,25 @@ def split_features(features: Any, n: int) -> tuple[str, list[list[torch.Tensor]]
     """Features of `n` images -> their form, and the tensors of each image.
 
     Returns:
-        `tensor`, `rows`, `list` or `tuple`; and for each image its tokens [V, D], then those of each
-        deepstack layer. None for features of another make.
+        `tensor`, `rows`, `list` or `tuple`, with `-flat` where deepstack layers hold the images in a row; and
+        for each image its tokens [V, D], then those of each deepstack layer. None for another make.
     """
     import torch
 
     if isinstance(features, torch.Tensor):
         return ("tensor", [[row] for row in features]) if len(features) == n else None
-    pooled = features.get("pooler_output") if isinstance(features, dict) else None
+    # Not by key: transformers 5.17 sets it on outputs that have no such field.
+    pooled = getattr(features, "pooler_output", None)
     if not isinstance(pooled, torch.Tensor | list | tuple) or len(pooled) != n:
-        return None
-    layers = features.get("deepstack_features") or ()
-    if any(not isinstance(layer, list | tuple) or len(layer) != n for layer in layers):
         return None
     form = "rows" if isinstance(pooled, torch.Tensor) else type(pooled).__name__
     if form not in ("rows", "list", "tuple") or any(one.ndim != 2 for one in pooled):
+        return None
+    layers = list(getattr(features, "deepstack_features", None) or ())
+    sizes = [len(one) for one in pooled]
+    if layers and all(isinstance(layer, torch.Tensor) and len(layer) == sum(sizes) for layer in layers):
+        form, layers = f"{form}-flat", [layer.split(sizes) for layer in layers]
+    if any(not isinstance(layer, list | tuple) or len(layer) != n for layer in layers):
         return None
     return form, [[pooled[i], *(layer[i] for layer in layers)] for i in range(n)]
 
@@ -120,6 +124,9 @@ def join_features(form: str, images: Sequence[Sequence[torch.Tensor]]) -> Any:
         return torch.stack(pooled)
     from himap.features.output import ImageFeatures
 
-    made: Any = torch.stack(pooled) if form == "rows" else tuple(pooled) if form == "tuple" else pooled
-    layers = [tuple(layer) for layer in zip(*(image[1:] for image in images), strict=True)]
+    kind, _, flat = form.partition("-")
+    made: Any = torch.stack(pooled) if kind == "rows" else tuple(pooled) if kind == "tuple" else pooled
+    layers: list[Any] = [tuple(layer) for layer in zip(*(image[1:] for image in images), strict=True)]
+    if flat:
+        layers = [torch.cat(layer) for layer in layers]
     return ImageFeatures(pooler_output=made, deepstack_features=layers or None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,26 +29,34 @@ def named_arguments(
     return given, {name: value for name, value in given.items() if isinstance(value, torch.Tensor)}
 
 
-def each_once(compute: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """What `compute(*args, **kwargs)` gives, where equal images are computed once.
+class Once:
+    """A model's `get_image_features` that computes equal images of a call once.
 
     Then they have the same features bit by bit, which a tower need not give them in different rows.
 
     Args:
-        compute: a model's `get_image_features`.
+        compute: the model's own; called as it was asked where images or features cannot be told apart.
     """
-    given, tensors = named_arguments(compute, args, kwargs)
-    images = split_inputs(tensors)
-    firsts = [] if images is None else _firsts(images)
-    rows = sorted(set(firsts))
-    if images is None or len(rows) == len(images):
-        return compute(*args, **kwargs)
-    once = join_inputs([images[row] for row in rows])
-    split = split_features(compute(**{**given, **once}), len(rows))
-    if split is None:
-        return compute(*args, **kwargs)
-    form, features = split
-    return join_features(form, [features[rows.index(first)] for first in firsts])
+
+    def __init__(self, compute: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, compute)
+        self._compute = compute
+        self._divides = True  # until it gives features that cannot be told apart
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        given, tensors = named_arguments(self._compute, args, kwargs)
+        images = split_inputs(tensors) if self._divides else None
+        firsts = [] if images is None else _firsts(images)
+        rows = sorted(set(firsts))
+        if images is None or len(rows) == len(images):
+            return self._compute(*args, **kwargs)
+        once = join_inputs([images[row] for row in rows])
+        split = split_features(self._compute(**{**given, **once}), len(rows))
+        if split is None:
+            self._divides = False
+            return self._compute(*args, **kwargs)
+        form, features = split
+        return join_features(form, [features[rows.index(first)] for first in firsts])
 
 
 def _firsts(images: Sequence[Arguments]) -> list[int]:
