@@ -19,8 +19,10 @@ from himap.branching import Branches
 from himap.models import load
 from himap.models.base import Model
 from himap.models.stepping import Stepper
+from himap.openings import Openings
 from himap.paths import conf_dir
 from himap.positions import prompt_positions
+from himap.reuse import Reuse
 from himap.tasks.base import Prompt
 
 N_LAYERS = 6
@@ -132,6 +134,39 @@ def test_one_pass_over_many_strategies_equals_one_by_one(name: str) -> None:
         for ours, its in zip(together[number], alone, strict=True):
             assert torch.allclose(ours, its, atol=1e-5)
     assert (together[1][0] - together[2][0]).abs().max() > 1e-3
+
+
+@each_family
+def test_questions_about_one_picture_share_it_and_equal_one_by_one(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = tiny(name)
+    one, two = picture(3), picture(4, (24, 48))
+    asked = [("What is it?", one), ("Is it so large?", one), ("And?", one), ("What?", two), ("No?", two)]
+    inputs = model(name).encode([Prompt(text, (image,)) for text, image in asked])
+    found: list[Openings | None] = []
+    find = Openings.find
+    monkeypatch.setattr(Openings, "find", lambda *args: found.append(find(*args)) or found[-1])
+    strategies = [stages(), HIMAP, THREE]
+    with (
+        torch.no_grad(),
+        Reuse(0).attached(family.model),
+        Branches(family.model, strategies, image_token_ids=family.image_token_ids) as branches,
+    ):
+        shared = {
+            leaf.strategies[0]: (leaf.logits, behind(family, inputs, leaf.cache))
+            for leaf in branches.run(inputs, n_new=2)
+        }
+    if "qwen3_vl" not in name:  # visual features enter between its layers
+        assert [openings and openings.sizes for openings in found] == [[3, 2]]
+    for number, strategy in enumerate(strategies):
+        with torch.no_grad(), pruner(family, strategy):
+            positions = prompt_positions(family.model, inputs["attention_mask"])
+            output = family.model(**inputs, **positions, use_cache=True)
+            alone = output.logits[:, -1], behind(family, inputs, output.past_key_values)
+        for ours, its in zip(shared[number], alone, strict=True):
+            # Other shapes of the same products: to rounding, beside the largest logit.
+            assert (ours - its).abs().max() <= 1e-5 * its.abs().max()
 
 
 def behind(family: Tiny, inputs: dict[str, torch.Tensor], cache: object) -> torch.Tensor:

@@ -15,8 +15,6 @@ from himap.tasks.base import Prompt
 NAMES = sorted(
     file.stem for file in (conf_dir() / "model").glob("*.yaml") if configured(file.stem).adapter != "shapes"
 )
-# Its processor lists tiles without saying in a tensor whose they are.
-INDIVISIBLE = {"internvl3_8b", "internvl3_5_8b"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -35,10 +33,10 @@ def test_every_model_is_given_the_same_tensors(name: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(EachOnce, "__getattr__", lambda self, name: getattr(inner, name))
     one, two = picture(0), picture(1, (24, 48))
     asked = [Prompt("A?", (one,)), Prompt("Or b?", (one,)), Prompt("C", (two, one)), Prompt("D.", (one,))]
-    if name in ("idefics3_8b", "smolvlm2_2b"):
+    if name in ("idefics3_8b", "smolvlm2_2b"):  # these take images prompt by prompt
         asked[2] = Prompt("C", (two,))
     found = model.encode(asked)
-    assert seen == ([2, len(asked) + 1] if name in INDIVISIBLE else [2])
+    assert seen == [2]
     copies = [Prompt(p.text, tuple(image.copy() for image in p.images)) for p in asked]
     expected = model.encode(copies)
     assert seen[-1] == sum(len(prompt.images) for prompt in asked)

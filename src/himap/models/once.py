@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from himap.features.images import join_inputs, split_inputs
+from himap.features.images import Arguments, join_inputs, split_inputs
 
 
 class EachOnce:
@@ -37,7 +37,7 @@ class EachOnce:
         tensors = {name: value for name, value in made.items() if isinstance(value, torch.Tensor)}
         # What is no tensor (how many tiles an image was cut into) lists the images.
         lists = {name: value for name, value in made.items() if name not in tensors}
-        parts = split_inputs(tensors)
+        parts = _tiles(tensors) or split_inputs(tensors)
         if any(part is None or len(part) != len(once) for part in (parts, *lists.values())):
             self._divides = False
             return self._processor(images, **options)
@@ -46,3 +46,12 @@ class EachOnce:
         made.update(join_inputs([parts[place] for place in places]))
         made.update({name: [value[place] for place in places] for name, value in lists.items()})
         return made
+
+
+def _tiles(tensors: Arguments) -> list[Arguments] | None:
+    """The tiles of each image, where all lie in a row with their numbers beside them (InternVL)."""
+    if tensors.keys() != {"pixel_values", "num_patches"}:
+        return None
+    counts = tensors["num_patches"]
+    pixels = tensors["pixel_values"].split(counts.tolist())
+    return [{"pixel_values": p, "num_patches": n[None]} for p, n in zip(pixels, counts, strict=True)]
