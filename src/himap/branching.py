@@ -163,7 +163,7 @@ class Branches:
             openings = Openings.find(layout, entry.hidden)
             if openings is not None:
                 return Shared(openings, entry, self._implementation)
-        return Together(entry.hidden, Selection.whole(layout))
+        return Together(entry.hidden, self._path[0])
 
     def _walk(self, entry: Entry, node: Node, first: int, tokens: Tokens) -> Iterator[Leaf]:
         """Run a node's tokens from layer `first` (0-based) on, as deep as its strategies need."""

@@ -23,6 +23,7 @@ from himap.openings import Openings
 from himap.paths import conf_dir
 from himap.positions import prompt_positions
 from himap.reuse import Reuse
+from himap.strategy import Strategy
 from himap.tasks.base import Prompt
 
 N_LAYERS = 6
@@ -127,11 +128,7 @@ def test_one_pass_over_many_strategies_equals_one_by_one(name: str) -> None:
             for leaf in branches.run(inputs, n_new=2)
         }
     for number, strategy in enumerate(strategies):
-        with torch.no_grad(), pruner(family, strategy):
-            positions = prompt_positions(family.model, inputs["attention_mask"])
-            output = family.model(**inputs, **positions, use_cache=True)
-            alone = output.logits[:, -1], behind(family, inputs, output.past_key_values)
-        for ours, its in zip(together[number], alone, strict=True):
+        for ours, its in zip(together[number], alone(family, inputs, strategy), strict=True):
             assert torch.allclose(ours, its, atol=1e-5)
     assert (together[1][0] - together[2][0]).abs().max() > 1e-3
 
@@ -160,13 +157,18 @@ def test_questions_about_one_picture_share_it_and_equal_one_by_one(
     if "qwen3_vl" not in name:  # visual features enter between its layers
         assert [openings and openings.sizes for openings in found] == [[3, 2]]
     for number, strategy in enumerate(strategies):
-        with torch.no_grad(), pruner(family, strategy):
-            positions = prompt_positions(family.model, inputs["attention_mask"])
-            output = family.model(**inputs, **positions, use_cache=True)
-            alone = output.logits[:, -1], behind(family, inputs, output.past_key_values)
-        for ours, its in zip(shared[number], alone, strict=True):
+        for ours, its in zip(shared[number], alone(family, inputs, strategy), strict=True):
             # Other shapes of the same products: to rounding, beside the largest logit.
             assert (ours - its).abs().max() <= 1e-5 * its.abs().max()
+
+
+@torch.no_grad()
+def alone(family: Tiny, inputs: dict[str, torch.Tensor], strategy: Strategy) -> tuple[torch.Tensor, ...]:
+    """Logits behind the prompts and behind a token more, under a pruner."""
+    positions = prompt_positions(family.model, inputs["attention_mask"])
+    with pruner(family, strategy):
+        output = family.model(**inputs, **positions, use_cache=True)
+        return output.logits[:, -1], behind(family, inputs, output.past_key_values)
 
 
 def behind(family: Tiny, inputs: dict[str, torch.Tensor], cache: object) -> torch.Tensor:
