@@ -30,6 +30,7 @@ from himap.evaluate import evaluate
 from himap.files import write_json
 from himap.hardware import prepare
 from himap.models.base import Model
+from himap.positions import prompt_positions
 from himap.progress import bar
 from himap.pruning import Pruner
 from himap.result import Result, environment
@@ -111,13 +112,14 @@ def largest_difference(model: Model, task: Task, strategies: Sequence[Strategy])
     """Of the logits behind one batch of prompts, one pass against a pruner for each."""
     prompts = [task.prompt(sample, model.family) for sample in task.samples()[:16]]
     inputs = model.encode(prompts)
+    positions = prompt_positions(model.hf, inputs["attention_mask"])
     largest = 0.0
     with torch.inference_mode():
         with Branches(model.hf, strategies, image_token_ids=model.image_token_ids) as branches:
             logits = {i: leaf.logits for leaf in branches.run(inputs) for i in leaf.strategies}
         for number, strategy in enumerate(strategies):
             with Pruner(model.hf, strategy, image_token_ids=model.image_token_ids):
-                alone = model.hf(**inputs, logits_to_keep=1).logits[:, -1].float()
+                alone = model.hf(**inputs, **positions, logits_to_keep=1).logits[:, -1].float()
             largest = max(largest, float((logits[number] - alone).abs().max()))
     return largest
 
