@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,12 @@ def test_a_log_without_documents_is_told_by_its_prompts(name: str, tmp_path: Pat
     task = task_of(name, tmp_path / "parquet", "parquet")
     path = tmp_path / "log.jsonl"
     rows = logged(name, tmp_path, [f"answer {i}" for i in range(len(task.samples()))])
-    found = saved.texts(rows, "lmms_eval", task, path)
-    assert list(found.values()) == [row["filtered_resps"] for row in rows]
+    found = saved.answers(rows, "lmms_eval", task, path)
+    assert [one.text for one in found.values()] == [row["filtered_resps"] for row in rows]
     if name != "nocaps":  # every image is asked the same
         rows[1]["input"] = rows[2]["input"]
         with pytest.raises(UserError, match=r"line 2 answers .*, but document 1 of task="):
-            saved.texts(rows, "lmms_eval", task, path)
+            saved.answers(rows, "lmms_eval", task, path)
 
 
 @pytest.mark.parametrize("name", ["mme", "textvqa"])
@@ -161,11 +162,16 @@ def test_scores_alone_can_be_reported(
         ([], "holds no answers"),
         ([{"a": 1}], "has the keys a; known are himap's"),
         ([{"question_id": "77", "text": "Yes"}], "line 1 answers '77', which is no sample of task=pope"),
-        ([{"question_id": "1", "prompt": "", "text": "Yes"}], "line 1 answers '1', which is no sample of task=pope"),
+        ([{"question_id": "1", "prompt": "", "text": "Yes"}], "line 1 answers '1', which fits several samples of task=pope"),
+        ([{"question_id": "1", "prompt": "Why?", "text": "Yes"}], "line 1 answers 'Why?', but '1' of task=pope"),
         ([{"id": "popular-9", "text": "Yes", "prediction": "yes"}], "line 1 answers 'popular-9', which is no sample"),
         ([{"id": "popular-1", "text": "Yes", "prediction": "yes"}] * 2, "line 2 is a second answer to sample popular"),
         ([{"doc_id": 6, "resps": [["Yes"]]}], "line 1 answers document 6, which is none of the 6 samples"),
         ([{"doc_id": 0, "doc": {"question": "Why?"}, "resps": [["a"]]}], "line 1 answers 'Why?', but document 0"),
+        ([{"doc_id": "0", "resps": [["Yes"]]}], "line 1 answers document 0, which is none of the 6 samples"),
+        ([{"doc_id": 0, "resps": [["Yes"]]}, {"doc_id": 1}], "line 2 has no filtered_resps, which format=lmms_eval needs"),
+        ([{"id": "popular-1", "text": "Yes", "prediction": "yes"}, {"id": "popular-2"}], "line 2 has no text"),
+        ([{"question_id": "77", "text": "Yes"}, [1]], "line 2 is no JSON object"),
     ],
 )  # fmt: skip
 def test_what_fits_no_sample_is_refused(rows: list[dict[str, Any]], message: str, tmp_path: Path) -> None:
@@ -173,9 +179,75 @@ def test_what_fits_no_sample_is_refused(rows: list[dict[str, Any]], message: str
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = task_of("pope", tmp_path / "data", "parquet")
     with pytest.raises(UserError) as error:
-        saved.texts(*saved.read(path), task, path)
+        saved.answers(*saved.read(path), task, path)
     assert str(error.value).startswith(f"answers={path}: ")
     assert message in str(error.value)
+
+
+def test_llavas_numbers_of_mm_vet_are_the_releases_ids(tmp_path: Path) -> None:
+    task = task_of("mm_vet", tmp_path / "data", "parquet")
+    for ids in ([0, 1, 2, 3], ["v1_0", "v1_1", "v1_2", "v1_3"]):
+        rows = [{"question_id": id, "prompt": f"What is {n}?", "text": str(n)} for n, id in enumerate(ids)]
+        found = saved.answers(rows, "llava", task, tmp_path / "a.jsonl")
+        assert {name: one.text for name, one in found.items()} == {f"v1_{n}": str(n) for n in range(4)}
+    written = task.files(task.samples(), list("wxyz"))
+    assert json.loads(written["mm_vet_answers.json"]) == {"v1_0": "w", "v1_1": "x", "v1_2": "y", "v1_3": "z"}
+
+
+def test_a_question_asked_twice_is_answered_in_order_and_other_wordings_are_found(tmp_path: Path) -> None:
+    records = [dict(record) for record in RELEASES["textvqa"].records]
+    records[1]["question"] = records[0]["question"]  # both of image im0
+    records[1]["ocr_tokens"] = records[0]["ocr_tokens"]
+    write_parquet(replace(RELEASES["textvqa"], records=records), tmp_path / "parquet")
+    task = task_of("textvqa", tmp_path / "parquet", "parquet", "options.ocr=false")
+    prompt = "What does sign 0 say?\nReference OCR token: x\nAnswer"
+    rows = [{"question_id": "im0", "prompt": task.text(task.samples()[0], "llava"), "text": t} for t in "ab"]
+    rows += [{"question_id": "im1", "prompt": prompt.replace("0", "3"), "text": "c"}]
+    found = saved.answers(rows, "llava", task, tmp_path / "a.jsonl")
+    assert {name: one.text for name, one in found.items()} == {"30": "a", "31": "b", "33": "c"}
+    with pytest.raises(UserError, match="line 4 is a second answer to sample 30"):
+        saved.answers([*rows, rows[0]], "llava", task, tmp_path / "a.jsonl")
+    with pytest.raises(UserError, match="line 1 answers 'im0', which fits several"):
+        saved.answers([{**rows[0], "prompt": prompt}], "llava", task, tmp_path / "a.jsonl")
+
+
+def test_a_form_that_the_file_has_not_is_refused(himap: Command, tmp_path: Path) -> None:
+    outcome = score(himap, tmp_path, ours(tmp_path, POPE), "pope", "format=lmms_eval")
+    assert outcome.code == 1
+    assert "line 1 has no doc_id, which format=lmms_eval needs" in outcome.err[-1]
+
+
+def test_an_empty_response_and_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(
+        "\ufeff"
+        + json.dumps({"doc_id": 0, "resps": [[]]})
+        + "\n"
+        + json.dumps({"doc_id": 1, "resps": [["No"]]})
+    )
+    rows, form = saved.read(path)
+    found = saved.answers(rows, form, task_of("pope", tmp_path / "data", "parquet"), path)
+    assert {name: one.text for name, one in found.items()} == {"adversarial-2": "No"}
+
+
+def test_the_prompt_is_kept(himap: Command, tmp_path: Path) -> None:
+    """LLaVA's scripts for MME and TextVQA look a question up by its prompt."""
+    rows = llava("textvqa", tmp_path, ["stop"] * 4)
+    assert score(himap, tmp_path, rows, "textvqa").code == 0
+    lines = [json.loads(line) for line in Path("out/answers.jsonl").read_text().splitlines()]
+    assert [line["prompt"] for line in lines] == [row["prompt"] for row in rows]
+
+
+def test_an_evaluation_is_not_overwritten(himap: Command, tmp_path: Path) -> None:
+    words = ["model=shapes", "model.weights=random", "pruning=none", "task=shapes_yesno", "task.limit=2"]
+    assert himap("evaluate", *words, "tracking=none", "hydra.run.dir=run").code == 0
+    before = Path("run/answers.jsonl").read_text()
+    scoring = ["task=shapes_yesno", "task.limit=2", "answers=run/answers.jsonl"]
+    outcome = himap("score", *scoring, "hydra.run.dir=run")
+    assert outcome.code == 1
+    assert "run: holds an evaluation" in outcome.err[-1]
+    assert Path("run/answers.jsonl").read_text() == before
+    assert himap("score", *scoring, "hydra.run.dir=again").code == 0
 
 
 def test_wrong_files_are_refused(himap: Command, tmp_path: Path) -> None:

@@ -92,6 +92,11 @@ def read_answers(path: Path, identity: Mapping[str, Any]) -> dict[str, Row]:
     return {row["id"]: row for row in read_jsonl(path)}
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether an evaluation wrote its answers into a folder."""
+    return _beside(folder / "answers.jsonl").exists()
+
+
 def _beside(path: Path) -> Path:
     return path.with_suffix(".identity.json")
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from himap.answers import Row
+from himap.answers import Row, holds_run
 from himap.commands.launch import launch
 from himap.config import TaskConfig
 from himap.errors import UserError
-from himap.files import append_jsonl, write_atomic
+from himap.files import write_atomic
 from himap.result import Result, digest, environment
 from himap.rules import one_of
 
 if TYPE_CHECKING:
+    from himap.saved import Saved
     from himap.tasks.base import Sample, Score, Task
 
 _FORMATS = ("auto", "himap", "llava", "lmms_eval")
@@ -45,10 +47,19 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def run(config: ScoreConfig, folder: Path) -> None:
-    """Score, write into `folder` and print the result."""
+    """Score, write into `folder` and print the result.
+
+    Raises:
+        UserError: an evaluation wrote into `folder`; its answers would be lost.
+    """
     from himap.commands.evaluate import show
 
     path = Path(config.answers).expanduser()
+    if holds_run(folder):
+        raise UserError(
+            f"hydra.run.dir={folder}: holds an evaluation, whose answers would be overwritten (give another "
+            "folder)."
+        )
     result = score(config, path, folder)
     result.save(folder / "result.json")
     show(result, folder)
@@ -65,10 +76,10 @@ def score(config: ScoreConfig, path: Path, folder: Path) -> Result:
     task = tasks.load(config.task)
     rows, form = saved.read(path)
     form = form if config.format == "auto" else config.format
-    texts = saved.texts(rows, form, task, path)
+    given = saved.answers(rows, form, task, path)
     samples = task.samples()
-    answered = [sample for sample in samples if sample.id in texts]
-    missing = [sample.id for sample in samples if sample.id not in texts]
+    answered = [sample for sample in samples if sample.id in given]
+    missing = [sample.id for sample in samples if sample.id not in given]
     if not answered:
         raise UserError(f"answers={path}: holds no answer to task={task.name} task.split={task.split}.")
     if missing and config.task.on_bad_sample == "fail":
@@ -76,10 +87,10 @@ def score(config: ScoreConfig, path: Path, folder: Path) -> Result:
             f"answers={path}: no answer to sample {missing[0]}, one of {len(missing)} (or count them with "
             "task.on_bad_sample=skip)."
         )
-    predictions = [task.parse(texts[sample.id], sample) for sample in answered]
+    predictions = [task.parse(given[sample.id].text, sample) for sample in answered]
     found = task.score(answered, predictions)
     model = str(rows[0].get("model_id") or "unknown")
-    _write(folder, answered, predictions, [texts[sample.id] for sample in answered], found, model)
+    _write(folder, answered, predictions, [given[sample.id] for sample in answered], found, model)
     for name, text in task.files(answered, predictions).items():
         write_atomic(folder / name, text)
     return _result(config, path, form, model, task, found, missing, len(answered))
@@ -89,7 +100,7 @@ def _write(
     folder: Path,
     samples: Sequence[Sample],
     predictions: Sequence[str],
-    texts: Sequence[str],
+    given: Sequence[Saved],
     found: Score,
     model: str,
 ) -> None:
@@ -98,15 +109,16 @@ def _write(
     rows: list[Row] = [
         {
             **asked(sample, model),
+            "prompt": answer.prompt,
             "prediction": prediction,
-            "text": text,
+            "text": answer.text,
             "score": None if one is None else float(one),
             "error": None,
         }
-        for sample, prediction, text, one in zip(samples, predictions, texts, found.per_sample, strict=True)
+        for sample, prediction, answer, one in zip(samples, predictions, given, found.per_sample, strict=True)
     ]
-    write_atomic(folder / "answers.jsonl", "")
-    append_jsonl(folder / "answers.jsonl", rows)
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    write_atomic(folder / "answers.jsonl", "".join(lines))
 
 
 def _result(

@@ -140,6 +140,10 @@ class Task(ABC):
     def score(self, samples: Sequence[Sample], predictions: Sequence[str]) -> Score:
         """Score parsed predictions, one for each sample."""
 
+    def ids(self, sample: Sample) -> tuple[str | int, ...]:
+        """The ids under which the benchmark's own and LLaVA's scripts keep the answer to a sample."""
+        return (sample.own_id,)
+
     def files(self, samples: Sequence[Sample], predictions: Sequence[str]) -> dict[str, str]:
         """What to write beside the answers (a test server's submission, say): file name -> content."""
         return {}

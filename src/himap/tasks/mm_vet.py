@@ -6,6 +6,7 @@ form, temperatures and attempts as the released evaluator's.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -40,6 +41,15 @@ class MmVet(Judged):
         images = Path(self.data.images) if self.data.images else root / "images"
         for name, item in read_json(root / "mm-vet.json").items():
             yield self.sample({**item, "question_id": name}, 0), images / item["imagename"]
+
+    def ids(self, sample: Sample) -> tuple[str | int, ...]:
+        # LLaVA's question file numbers what the release calls v1_0, v1_1, ...
+        return (sample.own_id, str(sample.own_id).removeprefix("v1_"))
+
+    def files(self, samples: Sequence[Sample], predictions: Sequence[str]) -> dict[str, str]:
+        """The answers as the released evaluator and its demo read them."""
+        given = {str(sample.own_id): text for sample, text in zip(samples, predictions, strict=True)}
+        return {"mm_vet_answers.json": json.dumps(given, ensure_ascii=False, indent=2)}
 
     def score(self, samples: Sequence[Sample], predictions: Sequence[str]) -> Score:
         from himap.judge.prompt import few_shot, own_words
