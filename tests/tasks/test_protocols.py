@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from himap.errors import ConfigError
 from himap.tasks.base import Generation, Sample, Task
-from tests.tasks.releases import RELEASES, SHORT
+from tests.tasks.releases import RELEASES, SHORT, write_parquet
 from tests.tasks.test_sources import task_of
 
 
@@ -121,8 +122,16 @@ def test_mme_is_limited_by_image(tmp_path: Path) -> None:
         return [sample.id for sample in task_of("mme", tmp_path / "d", "parquet", f"limit={limit}").samples()]
 
     assert ids(5) == ids(4) == ["existence/0.png#1", "existence/0.png#2", "count/0.png#1", "count/0.png#2"]
-    with pytest.raises(ConfigError, match=r"task\.limit=1: the first group has 2 samples"):
+    with pytest.raises(ConfigError, match=r"task\.limit=1: must be at least 2 \(the samples of one image"):
         ids(1)
+
+
+def test_mme_is_limited_by_image_where_the_first_record_is_broken(tmp_path: Path) -> None:
+    records = [dict(record) for record in RELEASES["mme"].records]
+    records[0]["answer"] = "perhaps"
+    write_parquet(replace(RELEASES["mme"], records=records), tmp_path / "d")
+    ids = [sample.id for sample in task_of("mme", tmp_path / "d", "parquet", "limit=5").samples()]
+    assert ids == ["existence/0.png-0", "existence/0.png#2", "count/0.png#1", "count/0.png#2"]
 
 
 def test_a_split_of_pope_is_one_category(tmp_path: Path) -> None:
@@ -149,6 +158,8 @@ def test_flickr_has_karpathys_splits_in_the_original_files(tmp_path: Path) -> No
         ("data.pth=x", r"task\.data=pth: unknown; did you mean path\?"),
         ("data.path=null", r"task\.data\.path=null: must be given for task\.data\.source=parquet"),
         ("data.revision=7", r"task\.data\.revision=7: must be a text"),
+        ("data.ids=lmms-lab/POPE", r"task\.data\.ids=lmms-lab/POPE: must be a list"),
+        ("data.images=x", r"task\.data\.images=x: is for task\.data\.source=original alone"),
     ],
 )
 def test_wrong_settings_are_refused(override: str, message: str, tmp_path: Path) -> None:

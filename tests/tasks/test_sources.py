@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,78 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
     write_parquet(replace(release, types=types), tmp_path / "d")
     with pytest.raises(UserError, match=r"the column 'answer' is missing \(there: id, question_id, question"):
         task_of("pope", tmp_path / "d", "parquet").samples()
+
+
+@pytest.mark.parametrize("name", ["vqav2", "textvqa"])
+def test_a_question_without_ten_answers_fails_as_that_sample(name: str, tmp_path: Path) -> None:
+    records = [dict(record) for record in RELEASES[name].records]
+    records[1]["answers"] = records[1]["answers"][:9]
+    write_parquet(replace(RELEASES[name], records=records), tmp_path / "d")
+    task = task_of(name, tmp_path / "d", "parquet")
+    task.prompt(task.samples()[0], "llava")
+    with pytest.raises(UserError, match="9 answers instead of 10"):
+        task.prompt(task.samples()[1], "llava")
+
+
+def test_a_part_of_the_files_is_not_taken_for_the_whole(tmp_path: Path) -> None:
+    task = task_of("pope", tmp_path / "d", "parquet")
+    (tmp_path / "d" / "test-00000-of-00002.parquet").unlink()
+    with pytest.raises(UserError, match=r"test-00000-of-00002\.parquet is missing, one of 2 files"):
+        task.samples()
+    one = task_of("pope", tmp_path / "d", "parquet", f"data.path={tmp_path}/d/test-00001-of-00002.parquet")
+    assert len(one.samples()) == 3
+
+
+def test_a_damaged_or_different_parquet_file_is_named(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    task = task_of("pope", tmp_path / "d", "parquet")
+    path = tmp_path / "d" / "test-00001-of-00002.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4] + bytes(200) + whole[204:])
+    with pytest.raises(UserError, match=r"test-00001-of-00002\.parquet: is no readable parquet file"):
+        task.samples()
+    path.write_bytes(whole)
+    pq.write_table(pq.read_table(path).drop_columns(["answer"]), path)
+    with pytest.raises(UserError, match=r"test-00001-of-00002\.parquet: lacks answer, which \S+00000-of"):
+        task.samples()
+
+
+@pytest.mark.parametrize("name", ["nocaps", "vqav2"])
+def test_an_id_that_is_there_twice_is_refused(name: str, tmp_path: Path) -> None:
+    records = [dict(record) for record in RELEASES[name].records]
+    key = "image_id" if name == "nocaps" else "question_id"
+    records[2][key] = records[1][key]
+    write_parquet(replace(RELEASES[name], records=records), tmp_path / "d")
+    with pytest.raises(UserError, match=rf"the sample '{records[1][key]}' is there 2 times"):
+        task_of(name, tmp_path / "d", "parquet").samples()
+
+
+def test_a_question_of_textvqa_that_is_there_twice_stays_two(tmp_path: Path) -> None:
+    task = task_of("textvqa", tmp_path / "d", "original")
+    lines = (tmp_path / "d" / "llava_textvqa_val_v051_ocr.jsonl").read_text().splitlines()
+    (tmp_path / "d" / "llava_textvqa_val_v051_ocr.jsonl").write_text("\n".join([lines[0], *lines]))
+    path = tmp_path / "d" / "TextVQA_0.5.1_val.json"
+    data = json.loads(path.read_text())["data"]
+    [first] = [item for item in data if item["question_id"] == 30]
+    path.write_text(json.dumps({"data": [*data, {**first, "question_id": 99}]}))
+    assert [sample.id for sample in task.samples()] == ["30", "99", "31", "32", "33"]
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_a_folder_of_images_elsewhere(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is known to be missing before a model is loaded, but not needed to score saved answers."""
+    from himap.judge.client import Judge
+
+    monkeypatch.setattr(Judge, "__init__", lambda self, config: None)
+    task = task_of(name, tmp_path / "d", "original")
+    task.check()
+    moved = task_of(name, tmp_path / "d", "original", f"data.images={tmp_path / 'gone'}")
+    assert len(moved.samples()) == len(task.samples())
+    with pytest.raises(UserError, match=r"task\.data\.images=\S+gone: no such folder"):
+        moved.check()
+    with pytest.raises(UserError, match=r"task\.data\.images=\S+gone: sample .*its image cannot be read"):
+        moved.prompt(moved.samples()[0], "llava")
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ class AOkVqa(Benchmark):
 
     def original(self, root: Path) -> Iterator[tuple[Sample, Path]]:
         short = "val" if self.split == "validation" else self.split
-        images = Path(self.data.images) if self.data.images else root / "coco" / f"{short}2017"
+        images = self.images_in(root / "coco" / f"{short}2017")
         for record in read_json(root / f"aokvqa_v1p0_{short}.json"):
             yield self.sample(record, 0), images / f"{record['image_id']:012}.jpg"
 

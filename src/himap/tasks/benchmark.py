@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import string
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from himap.errors import ConfigError, UserError
+from himap.metrics.vqa import N_ANSWERS
 from himap.rules import one_of, unknown
 from himap.tasks.base import Generation, Prompt, Sample, Task
 from himap.tasks.images import decode, refuse
@@ -31,7 +33,8 @@ QWEN = "qwen_vl_chat"
 QWEN_SHORT = Generation(max_new_tokens=10, min_new_tokens=1)
 
 Record = dict[str, Any]
-_BROKEN = (KeyError, TypeError, ValueError, IndexError, AttributeError)
+BROKEN = (KeyError, TypeError, ValueError, IndexError, AttributeError)
+"""What a record that is not as expected raises."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Data:
         name: the hub's configuration.
         split: the data's own name of the split; empty takes the task's.
         revision: the hub's commit.
-        images: folder of the images, where they do not lie in their usual place below `path`.
+        images: folder of the images of `original`, where they do not lie in their usual place below `path`.
     """
 
     source: str
@@ -62,7 +65,7 @@ class Data:
         """Check `task.data`.
 
         Raises:
-            ConfigError: an unknown key or source, or a source without its path.
+            ConfigError: an unknown key or source, a value of another type, or a source without its path.
         """
         known = [item.name for item in fields(cls)]
         for key, value in given.items():
@@ -70,12 +73,20 @@ class Data:
                 raise unknown("task.data", key, known)
             if key != "ids" and value is not None and not isinstance(value, str):
                 raise ConfigError(f"task.data.{key}={value}: must be a text.")
+        ids = given.get("ids") or []
+        if isinstance(ids, str) or not all(isinstance(id, str) for id in ids):
+            raise ConfigError(f"task.data.ids={ids}: must be a list of names, [lmms-lab/POPE].")
         data = cls(**{"source": "", **{key: value for key, value in given.items() if value is not None}})
         one_of("task.data.source", data.source, SOURCES)
         if data.source != "hub" and not data.path:
             raise ConfigError(f"task.data.path=null: must be given for task.data.source={data.source}.")
         if data.source == "hub" and not data.ids:
             raise ConfigError("task.data.ids=null: must name the data set for task.data.source=hub.")
+        if data.source != "original" and data.images:
+            raise ConfigError(
+                f"task.data.images={data.images}: is for task.data.source=original alone (the tables of the "
+                "other sources hold their images)."
+            )
         return data
 
     @property
@@ -117,6 +128,7 @@ class Benchmark(Task):
         self._changes = config.generation.changes()
         self.generation = self.generation_for("")
         self.notes: list[str] = []
+        self._images: Path | None = None
 
     # What a benchmark says of itself
 
@@ -129,6 +141,18 @@ class Benchmark(Task):
         raise ConfigError(f"task.data.source=original: not available for task={self.name}.")
 
     # What is the same for all
+
+    def check(self) -> None:
+        self.samples()
+        if self._images is not None and not self._images.is_dir():
+            raise UserError(
+                f"task.data.images={self._images}: no such folder (name the one with the images)."
+            )
+
+    def images_in(self, usual: Path) -> Path:
+        """The folder of the original images: `task.data.images`, else the usual one."""
+        self._images = Path(self.data.images).expanduser() if self.data.images else usual
+        return self._images
 
     def generation_for(self, family: str) -> Generation:
         qwen = self.QWEN_GENERATION if family == QWEN else None
@@ -154,6 +178,10 @@ class Benchmark(Task):
             raise UserError(
                 f"{self.data.key}: no sample for task.split={self.split} task.limit={self.limit}."
             )
+        id, n = Counter(sample.id for sample in found).most_common(1)[0]
+        if n > 1:
+            # Answers are kept by the sample's id.
+            raise UserError(f"{self.data.key}: the sample {id!r} is there {n} times (take the others out).")
         return found
 
     def _original(self, root: Path) -> Iterator[Sample]:
@@ -164,7 +192,7 @@ class Benchmark(Task):
             raise UserError(
                 f"{self.data.key}: {error.filename} cannot be read ({error.strerror})."
             ) from error
-        except _BROKEN as error:
+        except BROKEN as error:
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"{self.data.key}: the released files are not as expected ({reason}).") from error
 
@@ -189,7 +217,7 @@ class Benchmark(Task):
         for row, record in enumerate(rows.records(tuple(dict.fromkeys((*self.COLUMNS, *told))))):
             try:
                 sample = self.sample(record, row)
-            except _BROKEN as error:
+            except BROKEN as error:
                 yield self._broken(f"{record.get('question_id', 'row')}-{row}", error)
                 continue
             if sample is not None:
@@ -197,15 +225,16 @@ class Benchmark(Task):
                 yield self._pictured(sample, partial(rows.cell, row, "image"), picture)
 
     def _pictured(self, sample: Sample, fetch: Callable[[], Any], picture: str) -> Sample:
-        load = partial(decode, fetch, sample.id, self.data.key)
+        key = f"task.data.images={self.data.images}" if self.data.images else self.data.key
+        load = partial(decode, fetch, sample.id, key)
         return replace(sample, images=(load,), picture=picture)
 
     def _broken(self, name: str, error: Exception) -> Sample:
         """A sample that fails when it is asked, so that `task.on_bad_sample` decides about it."""
         reason = f"its columns are not as expected ({type(error).__name__}: {error})"
-        return Sample(
-            name, "", (partial(refuse, f"{self.data.key}: sample {name}: {reason}"),), question_id=name
-        )
+        refused = partial(refuse, f"{self.data.key}: sample {name}: {reason}")
+        # A group of its own: where the first sample is broken, a limit still goes by groups.
+        return Sample(name, "", (refused,), group=name, question_id=name)
 
 
 def take(samples: Iterator[Sample], limit: int | None) -> list[Sample]:
@@ -230,7 +259,10 @@ def take(samples: Iterator[Sample], limit: int | None) -> list[Sample]:
             break
         taken += group
     if not taken:
-        raise ConfigError(f"task.limit={limit}: the first group has {len(groups[first.group])} samples.")
+        n = len(groups[first.group])
+        raise ConfigError(
+            f"task.limit={limit}: must be at least {n} (the samples of one image stay together)."
+        )
     return taken
 
 
@@ -279,6 +311,17 @@ def read_lines(path: Path) -> list[Record]:
 
 def _existing(path: Path) -> Path:
     return path
+
+
+def ten(answers: Sequence[str]) -> tuple[str, ...]:
+    """The answers of ten annotators, on which VQA's soft accuracy rests.
+
+    Raises:
+        ValueError: there are more or fewer.
+    """
+    if len(answers) != N_ANSWERS:
+        raise ValueError(f"{len(answers)} answers instead of {N_ANSWERS}")
+    return tuple(answers)
 
 
 def right_letter(index: int, n_choices: int) -> str:

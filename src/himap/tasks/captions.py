@@ -48,7 +48,7 @@ class NoCaps(Captions):
         )
 
     def original(self, root: Path) -> Iterator[tuple[Sample, Path]]:
-        images = Path(self.data.images) if self.data.images else root / "images"
+        images = self.images_in(root / "images")
         released = read_json(root / "nocaps_val_4500_captions.json")
         captions: dict[int, list[str]] = {}
         for item in released["annotations"]:
@@ -68,7 +68,7 @@ class Flickr30k(Captions):
         return Sample(id=str(record["img_id"]), question="", references=_captions(record["caption"]))
 
     def original(self, root: Path) -> Iterator[tuple[Sample, Path]]:
-        images = Path(self.data.images) if self.data.images else root / "flickr30k-images"
+        images = self.images_in(root / "flickr30k-images")
         for image in read_json(root / "dataset_flickr30k.json")["images"]:
             if self.split in ("all", image["split"]):
                 record = {"img_id": image["imgid"], "caption": [one["raw"] for one in image["sentences"]]}

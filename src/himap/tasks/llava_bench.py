@@ -45,7 +45,7 @@ class LlavaBench(Judged):
         )
 
     def original(self, root: Path) -> Iterator[tuple[Sample, Path]]:
-        images = Path(self.data.images) if self.data.images else root / "images"
+        images = self.images_in(root / "images")
         captions = {line["image"]: line["caption"] for line in read_lines(root / "context.jsonl")}
         questions, answers = read_lines(root / "questions.jsonl"), read_lines(root / "answers_gpt4.jsonl")
         by_id = {line["question_id"]: line["text"] for line in answers}

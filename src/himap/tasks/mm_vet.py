@@ -38,7 +38,7 @@ class MmVet(Judged):
         )
 
     def original(self, root: Path) -> Iterator[tuple[Sample, Path]]:
-        images = Path(self.data.images) if self.data.images else root / "images"
+        images = self.images_in(root / "images")
         for name, item in read_json(root / "mm-vet.json").items():
             yield self.sample({**item, "question_id": name}, 0), images / item["imagename"]
 

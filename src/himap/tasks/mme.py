@@ -50,10 +50,11 @@ class Mme(Benchmark):
     def original(self, root: Path) -> Iterator[tuple[Sample, Path]]:
         release = root / "MME_Benchmark_release_version"
         release = release if release.is_dir() else root
+        pictures = self.images_in(release)
         for category in CATEGORIES:
             folder = release / category
             deep = (folder / "questions_answers_YN").is_dir()
-            images = folder / "images" if deep else folder
+            images = pictures / category / "images" if deep else pictures / category
             texts = sorted((folder / "questions_answers_YN" if deep else folder).glob("*.txt"))
             if not texts:
                 raise FileNotFoundError(2, "no questions", str(folder))

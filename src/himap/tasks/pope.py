@@ -40,7 +40,7 @@ class Pope(Benchmark):
         )
 
     def original(self, root: Path) -> Iterator[tuple[Sample, Path]]:
-        images = Path(self.data.images) if self.data.images else root / "val2014"
+        images = self.images_in(root / "val2014")
         asked = root / "llava_pope_test.jsonl"
         lines = read_lines(asked) if asked.exists() else []
         for category in CATEGORIES if self.split == "test" else (self.split,):

@@ -7,6 +7,7 @@ import re
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,36 +50,41 @@ class ParquetRows:
     """Parquet files in a fixed order; reading starts with their footers alone.
 
     Args:
-        files: at least one, all with the same columns.
+        files: at least one; none may lack a column of the first.
+
+    Raises:
+        UserError: a file cannot be read or lacks a column.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
         parquet = _module("pyarrow.parquet")
-        self._groups: list[tuple[Any, int]] = []
+        self._groups: list[tuple[Path, Any, int]] = []
         self._starts: list[int] = []
         self._kept: OrderedDict[tuple[int, str], Any] = OrderedDict()
+        self.columns: tuple[str, ...] = ()
         n = 0
         for path in files:
-            try:
+            with _readable(path):
                 file = parquet.ParquetFile(path)
-            except (OSError, ValueError) as error:
-                raise UserError(
-                    f"task.data.path={path}: is no readable parquet file ({_first(error)})."
-                ) from error
+            names = tuple(file.schema_arrow.names)
+            self.columns = self.columns or names
+            if lacking := [name for name in self.columns if name not in names]:
+                raise UserError(f"task.data.path={path}: lacks {', '.join(lacking)}, which {files[0]} has.")
             for group in range(file.num_row_groups):
-                self._groups.append((file, group))
+                self._groups.append((path, file, group))
                 self._starts.append(n)
                 n += file.metadata.row_group(group).num_rows
-        self.columns = tuple(parquet.ParquetFile(files[0]).schema_arrow.names)
 
     def records(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        for file, group in self._groups:
-            yield from file.read_row_group(group, columns=list(columns)).to_pylist()
+        for path, file, group in self._groups:
+            with _readable(path):
+                rows = file.read_row_group(group, columns=list(columns)).to_pylist()
+            yield from rows
 
     def cell(self, row: int, column: str) -> Any:
         index = bisect_right(self._starts, row) - 1
         if (index, column) not in self._kept:
-            file, group = self._groups[index]
+            _, file, group = self._groups[index]
             self._kept[index, column] = file.read_row_group(group, columns=[column]).column(0)
             if len(self._kept) > _ROW_GROUPS_KEPT:
                 self._kept.popitem(last=False)
@@ -86,11 +92,21 @@ class ParquetRows:
         return self._kept[index, column][row - self._starts[index]].as_py()
 
 
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Name the file that pyarrow cannot read."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise UserError(f"task.data.path={path}: is no readable parquet file ({_first(error)}).") from error
+
+
 def parquet_files(path: Path, name: str, split: str) -> list[Path]:
     """The files of a split: `path` itself, or `<split>-*.parquet` and `<split>/*.parquet` below it.
 
     Raises:
-        UserError: there is none; the message names those that are there.
+        UserError: there is none, and the message names those that are there; or some of `-00000-of-00006` are
+            missing, for a part of a benchmark must not pass for the whole.
     """
     if path.is_file():
         return [path]
@@ -105,7 +121,24 @@ def parquet_files(path: Path, name: str, split: str) -> list[Path]:
             f"task.data.path={path}: no parquet file of split {split!r} (there: {there}; set "
             "task.data.split, or let task.data.path name a file)."
         )
+    _refuse_gaps(path, files)
     return files
+
+
+def _refuse_gaps(path: Path, files: Sequence[Path]) -> None:
+    there = {str(file) for file in files}
+    for file in files:
+        found = re.fullmatch(r"(.*-)(\d+)(-of-)(\d+)(.*\.parquet)", file.name)
+        if found is None:
+            continue
+        start, number, of, n, end = found.groups()
+        for other in range(int(n)):
+            name = f"{start}{other:0{len(number)}}{of}{n}{end}"
+            if str(file.with_name(name)) not in there:
+                raise UserError(
+                    f"task.data.path={path}: {name} is missing, one of {int(n)} files of the split "
+                    "(fetch it, or let task.data.path name a file)."
+                )
 
 
 def _is_of(file: Path, split: str) -> bool:

@@ -36,7 +36,7 @@ class ScienceQA(Benchmark):
 
     def original(self, root: Path) -> Iterator[tuple[Sample, Path]]:
         folder = "val" if self.split == "validation" else self.split
-        images = Path(self.data.images) if self.data.images else root / "images" / folder
+        images = self.images_in(root / "images" / folder)
         if (root / "problems.json").exists():
             problems = read_json(root / "problems.json")
             for name in read_json(root / "pid_splits.json")[folder]:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from himap.metrics.vqa import soft_accuracy
 from himap.tasks.base import Sample, Score
-from himap.tasks.benchmark import QWEN, SHORT, Benchmark, Record, read_json, read_lines
+from himap.tasks.benchmark import QWEN, SHORT, Benchmark, Record, read_json, read_lines, ten
 from himap.tasks.scores import accuracy
 
 _OCR = "Reference OCR token: "
@@ -28,20 +28,22 @@ class TextVqa(Benchmark):
         return Sample(
             id=str(record["question_id"]),
             question=record["question"],
-            references=tuple(record["answers"]),
+            references=ten(record["answers"]),
             ocr_tokens=tuple(record["ocr_tokens"]),
             # LLaVA's script joins on the image and the question's text.
             question_id=record["image_id"],
         )
 
     def original(self, root: Path) -> Iterator[tuple[Sample, Path]]:
-        images = Path(self.data.images) if self.data.images else root / "train_images"
-        released = read_json(root / "TextVQA_0.5.1_val.json")["data"]
-        truth = {(item["image_id"], item["question"].lower()): item for item in released}
+        images = self.images_in(root / "train_images")
+        truth: dict[tuple[str, str], list[Record]] = {}
+        for item in read_json(root / "TextVQA_0.5.1_val.json")["data"]:
+            truth.setdefault((item["image_id"], item["question"].lower()), []).append(item)
         for line in read_lines(root / "llava_textvqa_val_v051_ocr.jsonl"):
             question, *rest = line["text"].removesuffix(SHORT).split("\n")
             tokens = "\n".join(rest).removeprefix(_OCR)
-            item = truth[line["question_id"], question.lower()]
+            # A question that is there twice has two entries, in one order.
+            item = truth[line["question_id"], question.lower()].pop(0)
             record = {**item, "ocr_tokens": tokens.split(", ") if tokens else []}
             yield self.sample(record, 0), images / line["image"]
 
