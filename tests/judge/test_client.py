@@ -164,6 +164,7 @@ def test_openai_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
         ("retries", -1),
         ("timeout_s", 0),
         ("base_url", "http://me:key@host/v1"),
+        ("base_url", "localhost:8000"),
     ],
 )
 def test_wrong_settings_are_refused(key: str, value: Any) -> None:

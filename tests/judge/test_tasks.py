@@ -52,8 +52,9 @@ def test_mm_vet_asks_as_released(tmp_path: Path) -> None:
     ]}  # fmt: skip
     path = tmp_path / "mm-vet_evaluator.ipynb"
     path.write_text(json.dumps(notebook))
+    overrides = [f"judge.prompt={path}", "judge.attempts=5"]
     with endpoint(vet) as server:
-        found = score("mm_vet", tmp_path, server, ["three", "ab", "c", "none"], f"judge.prompt={path}")
+        found = score("mm_vet", tmp_path, server, ["three", "ab", "c", "none"], *overrides)
     asked = {request["messages"][-1]["content"]: request for request in server.requests}
     row = "Compare.\nQ | T | P | C\n\nWhat is 1? | a <AND> b | ab | "
     assert asked[row] == {
@@ -62,7 +63,8 @@ def test_mm_vet_asks_as_released(tmp_path: Path) -> None:
     again = (
         "Compare.\nQ | T | P | C\n\nWhat is 3? | e | none | \nPredict the correctness of the answer (digit): "
     )
-    assert asked[again]["temperature"] == 0.5
+    temperatures = [r["temperature"] for r in server.requests if r["messages"][-1]["content"] == again]
+    assert temperatures == [0.0, 0.5, 1.0, 1.5]
     assert "the user's prompt file" in found.notes[0]
 
 
@@ -133,7 +135,18 @@ def test_llava_bench_asks_as_released(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("reply", "pair"),
-    [("8 7", (8, 7)), ("8, 7.5\nx", (8, 7.5)), ("8", None), ("8 7 6", None), ("a b", None), ("", None)],
+    [
+        ("8 7", (8, 7)),
+        ("8, 7.5\nx", (8, 7.5)),
+        ("8", None),
+        ("8 7 6", None),
+        ("a b", None),
+        ("", None),
+        ("nan 7", None),
+        ("8 inf", None),
+        ("-1 -1", None),
+        ("85 90", None),
+    ],
 )
 def test_ratings(reply: str, pair: tuple[float, float] | None) -> None:
     assert parse_ratings(reply) == pair
@@ -145,6 +158,28 @@ def test_a_judge_that_grades_nothing_is_an_error(tmp_path: Path) -> None:
         pytest.raises(UserError, match=r"nothing was judged: no grade"),
     ):
         score("mm_vet", tmp_path, server, ["three"] * 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("mm_vet", "prompt=gone.txt"), ("llava_bench", "prompt=gone.json"), ("llava_bench", "prompt=rule.json")],
+)
+def test_a_wrong_prompt_file_is_known_before_the_model_answers(
+    name: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rule.json").write_text("{}")
+    overrides = ["judge.base_url=http://127.0.0.1:9/v1", f"judge.{wrong}"]
+    with pytest.raises(UserError, match=r"task\.judge\.prompt="):
+        task_of(name, tmp_path / "data", "parquet", *overrides).check()
+
+
+def test_several_captions_of_an_image_are_lines(tmp_path: Path) -> None:
+    task = task_of("llava_bench", tmp_path / "d", "original")
+    path = tmp_path / "d" / "context.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("\n".join(json.dumps({**row, "caption": ["one", "two"]}) for row in rows))
+    assert task.samples()[0].hint == "one\ntwo"
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from himap.errors import UserError
 from himap.tasks.base import Score, Task
 from tests.tasks.test_sources import task_of
 
@@ -92,6 +94,7 @@ def test_the_servers_file_has_every_question_of_the_test_set(tmp_path: Path) -> 
     score = task.score(samples, predictions)
     assert (score.primary, score.metrics["answered"]) == ("answered", 50)
     assert "server" in score.notes[0]
+    assert score.notes[1] == "vqav2_testdev.json: 2 of 3 questions, the others empty"
     [(name, text)] = task.files(samples, predictions).items()
     assert name == "vqav2_testdev.json"
     assert json.loads(text) == [
@@ -99,6 +102,21 @@ def test_the_servers_file_has_every_question_of_the_test_set(tmp_path: Path) -> 
         {"question_id": 20, "answer": ""},
         {"question_id": 30, "answer": ""},
     ]
+
+
+def test_the_servers_questions_must_be_those_that_were_asked(tmp_path: Path) -> None:
+    ids = tmp_path / "ids.jsonl"
+    task = task_of("vqav2", tmp_path / "d", "original", "split=testdev", f"options.submission_ids={ids}")
+    with pytest.raises(UserError, match=r"submission_ids=\S+ids\.jsonl: must have a question_id"):
+        task.check()
+    ids.write_text('{"question_id": 10}\n')
+    again = task_of("vqav2", tmp_path / "d", "original", "split=testdev", f"options.submission_ids={ids}")
+    with pytest.raises(UserError, match=r"submission_ids: 1 samples are not in it, 20 first"):
+        again.check()
+    (tmp_path / "d" / "llava_vqav2_mscoco_test2015.jsonl").unlink()
+    alone = task_of("vqav2", tmp_path / "d", "original", "split=testdev")
+    alone.check()
+    assert "has the asked questions alone" in alone.score(alone.samples(), ["a", "b"]).notes[1]
 
 
 def test_textvqa_is_m4cs_soft_accuracy(tmp_path: Path) -> None:
@@ -162,3 +180,22 @@ def test_captions(name: str, tmp_path: Path) -> None:
     assert score.notes == ("CIDEr tokenizer: python",)
     limited = scored(name, tmp_path, outputs[:2], "options.tokenizer=python", "limit=2")
     assert "not comparable" in limited.notes[1]
+    # A sample that failed is missing from the weights as well.
+    task = task_of(name, tmp_path / "data", "parquet", "options.tokenizer=python")
+    partly = task.score(task.samples()[1:], outputs[1:])
+    assert partly.notes[1].startswith("CIDEr of 3 of 4 images is not comparable")
+
+
+def test_what_captions_need_is_known_before_there_are_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = task_of("nocaps", tmp_path / "data", "parquet", "options.tokenizer=java")
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(UserError, match="tokenizer=java: no `java` on PATH"):
+        task.check()
+
+
+def test_popes_means_without_a_split_are_noted(tmp_path: Path) -> None:
+    limited = scored("pope", tmp_path, ["Yes", "No"], "limit=2")
+    assert limited.notes == ("POPE: no answer of popular, random; means are over the other splits alone",)
+    assert scored("pope", tmp_path, ["Yes", "No"], "split=popular").notes == ()

@@ -51,6 +51,11 @@ class JudgeConfig:
                 "task.judge.base_url: must not carry a password (put the key into the environment variable "
                 f"{self.key_variable})."
             )
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            raise ConfigError(
+                f"task.judge.base_url={self.base_url}: must begin with http:// or https:// (mostly it ends "
+                "with /v1)."
+            )
 
     def identity(self) -> dict[str, Any]:
         """The part that changes a grade."""

@@ -149,6 +149,12 @@ class GenerationConfig:
         at_least("task.generation.max_new_tokens", self.max_new_tokens, 1)
         at_least("task.generation.min_new_tokens", self.min_new_tokens, 0)
         at_least("task.generation.num_beams", self.num_beams, 1)
+        low, high = self.min_new_tokens, self.max_new_tokens
+        if low is not None and high is not None and low > high:
+            raise ConfigError(
+                f"task.generation.min_new_tokens={low}: must be at most task.generation.max_new_tokens"
+                f"={high}."
+            )
 
     def changes(self) -> dict[str, Any]:
         """The values that are set, as arguments for `dataclasses.replace`."""

@@ -39,6 +39,17 @@ def _scorer() -> Any:
     return Cider()
 
 
+def check(tokenizer: str) -> None:
+    """Raise what `cider` would, before there are captions.
+
+    Raises:
+        UserError: the extra `caption` or Java is missing.
+        ConfigError: unknown tokenizer.
+    """
+    resolve(tokenizer)
+    _scorer()
+
+
 def _tokenised_references(references: Sequence[Sequence[str]], tokenizer: str) -> list[list[str]]:
     flat = iter(tokenize([caption for captions in references for caption in captions], tokenizer))
     tokenised = [[next(flat) for _ in captions] for captions in references]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from himap.metrics.caption import cider
+from himap.metrics.caption import check, cider
 from himap.metrics.tokenizer import TOKENIZERS
 from himap.tasks.base import Generation, Sample, Score
 from himap.tasks.benchmark import QWEN, Benchmark, Record, read_json
@@ -23,16 +23,20 @@ class Captions(Benchmark):
     GENERATION = Generation(max_new_tokens=64)
     QWEN_GENERATION = Generation(max_new_tokens=30, min_new_tokens=8, length_penalty=0.0)
 
+    def check(self) -> None:
+        super().check()
+        check(self.options["tokenizer"])
+
     def text(self, sample: Sample, family: str) -> str:
         return str(self.options["qwen_prompt" if family == QWEN else "prompt"])
 
     def score(self, samples: Sequence[Sample], predictions: Sequence[str]) -> Score:
         scores = cider(predictions, [sample.references for sample in samples], self.options["tokenizer"])
         notes = [f"CIDEr tokenizer: {scores.tokenizer}", *self.notes]
-        if self.limit is not None:
-            notes.append(
-                f"CIDEr under task.limit={self.limit} is not comparable: its weights come from the images"
-            )
+        n, total = len(samples), len(self.samples())
+        if self.limit is not None or n < total:
+            part = f"under task.limit={self.limit}" if self.limit is not None else f"of {n} of {total} images"
+            notes.append(f"CIDEr {part} is not comparable: its weights come from the images")
         return Score(
             "cider", {"cider": scores.corpus}, tuple(scores.per_image), scale=1.0, notes=tuple(notes)
         )

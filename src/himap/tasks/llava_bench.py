@@ -38,7 +38,7 @@ class LlavaBench(Judged):
         return Sample(
             id=str(record["question_id"]),
             question=record["question"],
-            hint=record["caption"],
+            hint=_caption(record["caption"]),
             answer=record["gpt_answer"],
             category=record["category"],
             question_id=record["question_id"],
@@ -62,8 +62,12 @@ class LlavaBench(Judged):
             }
             yield self.sample(record, 0), images / line["image"]
 
+    def check(self) -> None:
+        super().check()
+        self._rules(self.samples())
+
     def score(self, samples: Sequence[Sample], predictions: Sequence[str]) -> Score:
-        rules = {name: self._rule(name) for name in sorted({sample.category for sample in samples})}
+        rules = self._rules(samples)
         runs = self.judging.runs
         questions = [
             self._attempts(*rules[sample.category], sample, prediction, run)
@@ -94,6 +98,9 @@ class LlavaBench(Judged):
             interval=(found.low, found.high),
         )
 
+    def _rules(self, samples: Sequence[Sample]) -> dict[str, tuple[str, str]]:
+        return {name: self._rule(name) for name in sorted({sample.category for sample in samples})}
+
     def _rule(self, category: str) -> tuple[str, str]:
         from himap.judge.prompt import own_words, rules
 
@@ -112,14 +119,19 @@ class LlavaBench(Judged):
         return [Request(user, _SYSTEM, _TEMPERATURE, run=run)] * self.judging.attempts
 
 
+def _caption(given: str | list[str]) -> str:
+    """An image's caption; several are lines, as in the released script."""
+    return given if isinstance(given, str) else "\n".join(given)
+
+
 def parse_ratings(reply: str) -> tuple[float, float] | None:
-    """The two numbers of the first line, and nothing else in it."""
+    """The two numbers of the first line, from 0 to 10, and nothing else in it."""
     words = reply.split("\n")[0].replace(",", " ").split()
     try:
         first, second = map(float, words)
     except ValueError:
         return None
-    return first, second
+    return (first, second) if 0 <= first <= 10 and 0 <= second <= 10 else None
 
 
 def _relative(pairs: NDArray[np.float64]) -> float:

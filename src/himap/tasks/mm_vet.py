@@ -42,6 +42,10 @@ class MmVet(Judged):
         for name, item in read_json(root / "mm-vet.json").items():
             yield self.sample({**item, "question_id": name}, 0), images / item["imagename"]
 
+    def check(self) -> None:
+        super().check()
+        self._prompt()
+
     def ids(self, sample: Sample) -> tuple[str | int, ...]:
         # LLaVA's question file numbers what the release calls v1_0, v1_1, ...
         return (sample.own_id, str(sample.own_id).removeprefix("v1_"))
@@ -52,9 +56,7 @@ class MmVet(Judged):
         return {"mm_vet_answers.json": json.dumps(given, ensure_ascii=False, indent=2)}
 
     def score(self, samples: Sequence[Sample], predictions: Sequence[str]) -> Score:
-        from himap.judge.prompt import few_shot, own_words
-
-        prompt = few_shot(self.judging.prompt) if self.judging.prompt else own_words("mm_vet")
+        prompt = self._prompt()
         questions = [
             self._attempts(prompt, sample, prediction, run)
             for sample, prediction in zip(samples, predictions, strict=True)
@@ -64,15 +66,23 @@ class MmVet(Judged):
         grades = means_of_runs(values, self.judging.runs)
         return Score("total", _figures(samples, grades), tuple(grades), notes=tuple(notes))
 
+    def _prompt(self) -> str:
+        from himap.judge.prompt import few_shot, own_words
+
+        return few_shot(self.judging.prompt) if self.judging.prompt else own_words("mm_vet")
+
     def _attempts(self, prompt: str, sample: Sample, prediction: str, run: int) -> list[Request]:
         from himap.judge.client import Request
 
         truth = sample.answer.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
         row = " | ".join([sample.question, truth, prediction, ""])
         first = f"{prompt}\n{row}"
-        # As released: a request that brought no grade is asked again with a hint, each time 0.5 hotter.
+        # As released: a request that brought no grade is sent again with a hint, as cold as the first, then
+        # each time 0.5 hotter.
         return [
-            Request(first + _AGAIN * (n > 0), temperature=min(2.0, 0.5 * n), max_tokens=3, run=run)
+            Request(
+                first + _AGAIN * (n > 0), temperature=min(2.0, 0.5 * max(0, n - 1)), max_tokens=3, run=run
+            )
             for n in range(self.judging.attempts)
         ]
 

@@ -72,12 +72,16 @@ class Pope(Benchmark):
         scores = pope_scores(predictions, answers, categories, parser)
         right = [float(parse(p, parser) == a) for p, a in zip(predictions, answers, strict=True)]
         macro = self.options["average"] == "macro"
+        notes = list(self.notes)
+        missing = sorted(set(CATEGORIES) - set(categories)) if self.split == "test" else []
+        if missing:
+            notes.append(f"POPE: no answer of {', '.join(missing)}; means are over the other splits alone")
         low, high = category_interval(right, categories, mean=True) if macro else (0.0, 0.0)
         return Score(
             "macro_accuracy" if macro else "micro_accuracy",
             _figures(scores),
             tuple(right),
-            notes=tuple(self.notes),
+            notes=tuple(notes),
             interval=(100 * low, 100 * high) if macro else None,
         )
 
