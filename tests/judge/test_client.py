@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -82,6 +85,55 @@ def test_a_server_that_never_recovers_leaves_the_sample_unjudged() -> None:
     assert (bad.value, good.value) == (None, 7.0)
     assert "4 requests failed" in bad.reason
     assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize("status", [429, 500, None], ids=["429", "500", "nobody"])
+def test_an_endpoint_without_any_reply_ends_the_run_early(status: int | None) -> None:
+    with endpoint(lambda *_: Reply(status=status or 200, body="")) as server:
+        url = server.url if status else "http://127.0.0.1:9/v1"
+        with pytest.raises(UserError, match=r"task\.judge\.base_url=\S+: no reply \(4 requests failed"):
+            ask(replace(QUICK, base_url=url, concurrency=2), *map(str, range(40)))
+    assert len(server.requests) <= 2 * 4 + 2
+
+
+def test_ctrl_c_does_not_wait_for_the_judge(tmp_path: Path) -> None:
+    """What was judged before is kept, and the next run asks the rest."""
+    slow = [True]
+
+    def answer(request: dict[str, Any], _: int) -> Reply:
+        return Reply("7", wait_s=3.0 if slow[0] and "slow" in str(request) else 0.0)
+
+    with endpoint(answer) as server:
+        config = replace(QUICK, base_url=server.url, cache=str(tmp_path), concurrency=2)
+        Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
+        started = time.perf_counter()
+        with pytest.raises(KeyboardInterrupt):
+            ask(config, "a", "slow", "b", "slow too", "c")
+        assert time.perf_counter() - started < 2
+        slow[0] = False
+        n_asked = len(server.requests)
+        assert len(ask(config, "a", "slow", "b", "slow too", "c")) == 5
+    again = [request["messages"][-1]["content"] for request in server.requests[n_asked:]]
+    assert sorted(again) == ["c", "slow", "slow too"]
+
+
+def test_ctrl_c_ends_the_waits_between_tries() -> None:
+    with endpoint(lambda *_: Reply(status=429, body="")) as server:
+        config = replace(QUICK, base_url=server.url, backoff_s=0.4, concurrency=1)
+        Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            ask(config, "a")
+        time.sleep(0.6)
+        assert len(server.requests) == 1
+
+
+def test_a_key_that_the_server_repeats_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-secret")
+    body = '{"error": {"message": "wrong key sk-secret"}}'
+    with endpoint(lambda *_: Reply(status=401, body=body)) as server, pytest.raises(UserError) as error:
+        ask(replace(QUICK, base_url=server.url, key_variable="MY_KEY"), "a")
+    assert "wrong key ***" in str(error.value)
+    assert "sk-secret" not in str(error.value)
 
 
 def test_a_reply_without_a_grade_is_asked_again_then_unjudged() -> None:

@@ -11,7 +11,9 @@ import pytest
 from himap.errors import UserError
 from himap.tasks.llava_bench import parse_ratings
 from himap.tasks.mm_vet import parse_grade
+from tests.conftest import Command
 from tests.judge.endpoint import MODEL, Endpoint, Reply, endpoint
+from tests.tasks.releases import RELEASES, write_parquet
 from tests.tasks.test_sources import task_of
 
 
@@ -38,7 +40,7 @@ def test_mm_vet_averages_the_grades(tmp_path: Path) -> None:
     metrics = {name: round(value, 6) for name, value in found.metrics.items()}
     assert metrics == {
         "total": 50, "rec": 50, "ocr": 50, "spat": 50, "know": 0,
-        "set_rec": 100, "set_ocr+spat": 50, "set_know+rec": 0,
+        "set_rec": 100, "set_ocr+spat": 50, "set_know+rec": 0, "unjudged": 1,
     }  # fmt: skip
     assert found.notes[0].startswith(f"judge: {MODEL} (3), himap's own wording of the prompt, sha256 ")
     assert found.notes[-1] == "unjudged: 1 of 4 (no grade in the reply 'I cannot tell')"
@@ -105,7 +107,8 @@ def test_llava_bench_compares_with_gpt4(tmp_path: Path) -> None:
         found = score("llava_bench", tmp_path, server, ["good", "bad", "odd", "bad"])
     # Judged: 6, 2, 2 of 8, 8, 8; the released script would average -1 in.
     assert found.metrics == {
-        "all": 41.7, "conv": 50.0, "detail": 25.0, "gpt4_rating": 8.0, "model_rating": pytest.approx(10 / 3)
+        "all": 41.7, "conv": 50.0, "detail": 25.0, "gpt4_rating": 8.0, "model_rating": pytest.approx(10 / 3),
+        "unjudged": 1,
     }  # fmt: skip
     assert found.per_sample == (6.0, 2.0, None, 2.0)
     assert found.interval[0] < 41.7 < found.interval[1]
@@ -150,6 +153,27 @@ def test_llava_bench_asks_as_released(tmp_path: Path) -> None:
 )
 def test_ratings(reply: str, pair: tuple[float, float] | None) -> None:
     assert parse_ratings(reply) == pair
+
+
+def test_a_grid_asks_again_what_stayed_unjudged(himap: Command, tmp_path: Path) -> None:
+    """Only that: what is in the cache costs nothing, and a cell that is whole is not opened again."""
+    write_parquet(RELEASES["mm_vet"], tmp_path / "data")
+    words = ["-m", "model=shapes", "model.weights=random", "pruning=none", "task=mm_vet", "tracking=none"]
+    words += ["task.data.source=parquet", f"task.data.path={tmp_path / 'data'}", "hydra.sweep.dir=grid"]
+    words += ["task.generation.max_new_tokens=1", "task.judge.attempts=1"]
+    broken = [True]
+
+    def answer(request: dict[str, Any], _: int) -> Reply:
+        return Reply("hm" if broken[0] and "What is 2?" in str(request) else "0.5")
+
+    with endpoint(answer) as server:
+        words.append(f"task.judge.base_url={server.url}")
+        for n_asked, unjudged in ((4, 1), (5, 0), (5, 0)):
+            assert himap("evaluate", *words).code == 0
+            [path] = Path("grid").rglob("result.json")
+            assert json.loads(path.read_text())["metrics"]["unjudged"] == unjudged
+            assert len(server.requests) == n_asked
+            broken[0] = False
 
 
 def test_a_judge_that_grades_nothing_is_an_error(tmp_path: Path) -> None:

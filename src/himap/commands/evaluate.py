@@ -185,12 +185,16 @@ def _finish(config: EvaluateVerbConfig, result: Result, folder: Path) -> None:
 
 
 def _done(folder: Path, part: Mapping[str, Any]) -> Result | None:
-    """The result of a cell that an earlier start of the same multirun finished: no model is loaded."""
+    """The result of a cell that an earlier start of the same multirun finished: no model is loaded.
+
+    Samples that failed or stayed unjudged are asked again.
+    """
     path = folder / "result.json"
     if HydraConfig.get().mode != RunMode.MULTIRUN or not path.exists():
         return None
     result = Result.load(path)
-    return result if result.config_sha256 == digest(part) and not result.n_failed else None
+    is_whole = not result.n_failed and not result.metrics.get("unjudged")
+    return result if is_whole and result.config_sha256 == digest(part) else None
 
 
 def show(result: Result, folder: Path) -> None:

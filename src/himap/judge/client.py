@@ -7,16 +7,17 @@ import json
 import logging
 import os
 import random
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from typing import Any, Generic, TypeVar
 
 from himap.config.judge import JudgeConfig
 from himap.errors import UserError
 from himap.files import write_json
+from himap.progress import Lines
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +91,8 @@ class Judge:
         logging.getLogger("httpx").setLevel(logging.WARNING)  # or it says a line for every request
         self._openai = openai
         self._config = config
+        self._key = key
+        self._has_replied = False
         # Retries are ours, so that a reply that is no reply is retried like a busy server.
         self._client = openai.OpenAI(
             base_url=config.base_url, api_key=key or "none", max_retries=0, timeout=config.timeout_s
@@ -106,21 +109,46 @@ class Judge:
             parse: reply -> value, or None.
 
         Raises:
-            UserError: the endpoint refuses (key, model, request).
+            UserError: the endpoint refuses (key, model, request), or gives no reply at all.
         """
+        stop = Event()
+        todo: SimpleQueue[int] = SimpleQueue()
+        for index in range(len(questions)):
+            todo.put(index)
+        outcomes: SimpleQueue[tuple[int, Verdict[T] | Exception]] = SimpleQueue()
 
-        def judge(attempts: Sequence[Request]) -> Verdict[T]:
-            return self._judge(attempts, parse)
+        def work() -> None:
+            while not stop.is_set():
+                try:
+                    index = todo.get_nowait()
+                except Empty:
+                    return
+                try:
+                    outcomes.put((index, self._judge(questions[index], parse, stop)))
+                except Exception as error:  # the caller raises it
+                    outcomes.put((index, error))
 
-        with ThreadPoolExecutor(self._config.concurrency) as pool:
-            futures = [pool.submit(judge, attempts) for attempts in questions]
-            try:
-                return [future.result() for future in futures]
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        verdicts: dict[int, Verdict[T]] = {}
+        lines = Lines(f"judge {self._config.model}")
+        lines.begin(len(questions))
+        try:
+            # As daemons: Ctrl-C does not wait for a judge that takes its time.
+            for _ in range(min(self._config.concurrency, len(questions))):
+                Thread(target=work, daemon=True).start()
+            while len(verdicts) < len(questions):
+                index, outcome = outcomes.get()
+                if isinstance(outcome, Exception):
+                    raise outcome
+                verdicts[index] = outcome
+                lines.advance()
+        finally:
+            stop.set()
+            lines.end()
+        return [verdicts[index] for index in range(len(questions))]
 
-    def _judge(self, attempts: Sequence[Request], parse: Callable[[str], T | None]) -> Verdict[T]:
+    def _judge(
+        self, attempts: Sequence[Request], parse: Callable[[str], T | None], stop: Event
+    ) -> Verdict[T]:
         reply, model = "", ""
         # Kept once there is a grade: then a second run asks nothing, and an unjudged sample is asked anew.
         new: list[tuple[Path, dict[str, Any]]] = []
@@ -128,9 +156,15 @@ class Judge:
             path = self._path(request, number)
             kept = _kept(path)
             try:
-                reply, model = kept if kept is not None else self._ask(request)
+                reply, model = kept if kept is not None else self._ask(request, stop)
             except Unanswered as error:
+                if not self._has_replied:
+                    raise UserError(
+                        f"task.judge.base_url={self._config.base_url}: no reply ({error}); check the "
+                        "address, then give the same command again (what the model answered is kept)."
+                    ) from error
                 return Verdict(None, "", "", str(error))
+            self._has_replied = True
             value = parse(reply)
             if kept is None and path is not None:
                 new.append((path, {"request": asdict(request), "model": model, "reply": reply}))
@@ -148,11 +182,11 @@ class Judge:
         name = hashlib.sha256(text.encode("utf-8")).hexdigest()
         return self._cache / name[:2] / f"{name}.json"
 
-    def _ask(self, request: Request) -> tuple[str, str]:
+    def _ask(self, request: Request, stop: Event) -> tuple[str, str]:
         """Reply and model's name, after as many tries as it takes.
 
         Raises:
-            Unanswered: none came.
+            Unanswered: none came, or nobody waits for it any more.
             UserError: the endpoint refuses.
         """
         openai = self._openai
@@ -161,19 +195,19 @@ class Judge:
             try:
                 return _content(self._send(request))
             except (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError) as error:
-                reason, wait = _said(error), _retry_after(error)
+                reason, wait = self._said(error), _retry_after(error)
             except openai.APIStatusError as error:
                 if error.status_code not in (408, 409, 425):
                     raise UserError(
-                        f"task.judge.model={self._config.model}: the endpoint refuses ({_said(error)}); "
+                        f"task.judge.model={self._config.model}: the endpoint refuses ({self._said(error)}); "
                         f"check task.judge.base_url and the key in {self._config.key_variable}."
                     ) from error
-                reason, wait = _said(error), None
+                reason, wait = self._said(error), None
             # A body that is no JSON, or JSON without a message.
             except (ValueError, LookupError, AttributeError, TypeError, openai.APIError) as error:
-                reason, wait = f"a reply without a message ({_said(error)})", None
-            if retry < self._config.retries:
-                time.sleep(wait if wait is not None else self._wait(retry))
+                reason, wait = f"a reply without a message ({self._said(error)})", None
+            if retry < self._config.retries and stop.wait(wait if wait is not None else self._wait(retry)):
+                raise Unanswered("interrupted")
         raise Unanswered(f"{self._config.retries + 1} requests failed; the last: {reason}")
 
     def _send(self, request: Request) -> Any:
@@ -190,6 +224,13 @@ class Judge:
     def _wait(self, retry: int) -> float:
         # Spread, so that requests that were refused together do not come back together.
         return min(_LONGEST_WAIT_S, self._config.backoff_s * 2**retry) * random.uniform(0.5, 1.0)
+
+    def _said(self, error: Exception) -> str:
+        """What went wrong, in one short line; a server may repeat the key that it refuses."""
+        text = " ".join(str(error).split())
+        if self._key:
+            text = text.replace(self._key, "***")
+        return text[:200] or type(error).__name__
 
 
 def _content(completion: Any) -> tuple[str, str]:
@@ -217,7 +258,3 @@ def _retry_after(error: Any) -> float | None:
         return min(_LONGEST_WAIT_S, max(0.0, float(response.headers["retry-after"])))
     except (AttributeError, KeyError, ValueError):
         return None
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

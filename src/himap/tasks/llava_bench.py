@@ -91,7 +91,8 @@ class LlavaBench(Judged):
         ]
         return Score(
             "all",
-            _figures([(name, pair) for name, pair in judged if pair[0] is not None]),
+            _figures([(name, pair) for name, pair in judged if pair[0] is not None])
+            | {"unjudged": float(values.count(None))},
             tuple(model),
             scale=1.0,
             notes=tuple(notes),

@@ -64,7 +64,8 @@ class MmVet(Judged):
         ]
         values, notes = self.judged(questions, parse_grade, prompt)
         grades = means_of_runs(values, self.judging.runs)
-        return Score("total", _figures(samples, grades), tuple(grades), notes=tuple(notes))
+        figures = _figures(samples, grades) | {"unjudged": float(values.count(None))}
+        return Score("total", figures, tuple(grades), notes=tuple(notes))
 
     def _prompt(self) -> str:
         from himap.judge.prompt import few_shot, own_words
