@@ -18,15 +18,17 @@ from tests.conftest import Command
 def run_in(folder: Path, scores: list[float | None], primary: float | None = None, **more: Any) -> Path:
     """A run's folder whose samples have these scores; None for one without."""
     folder.mkdir()
+    group, category = more.get("group", lambda _: ""), more.get("category", lambda _: "")
     rows = [
-        {"id": f"q{i}", "score": s, "group": more.get("group", lambda _: "")(i)} for i, s in enumerate(scores)
+        {"id": f"q{i}", "score": s, "group": group(i), "category": category(i)} for i, s in enumerate(scores)
     ]
     (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     known = [s for s in scores if s is not None]
     value = 100 * sum(known) / len(known) if primary is None else primary
+    metric = more.get("metric", "accuracy")
     result = Result(
         "m", more.get("pruning", "none"), {}, [], "", {}, task=more.get("task", "pope"), split="test",
-        n_samples=len(known), metrics={"accuracy": value, "primary": "accuracy"},
+        n_samples=len(known), metrics={metric: value, "primary": metric},
     )  # fmt: skip
     result.save(folder / "result.json")
     return folder
@@ -49,7 +51,7 @@ def test_right_and_wrong(tmp_path: Path) -> None:
 def test_only_common_samples_count(tmp_path: Path) -> None:
     found = pair(run_in(tmp_path / "a", [1.0, None, 1.0]), run_in(tmp_path / "b", [0.0, 1.0, 1.0]))
     assert (found.n_both, found.n_one, found.difference.value) == (2, 1, 50)
-    assert "1 samples were scored by one run only" in found.notes[0]
+    assert found.notes == ["1 samples were scored by one run only and are left out"]
 
 
 def test_scores_in_the_metrics_own_unit_have_no_mcnemar(tmp_path: Path) -> None:
@@ -75,6 +77,38 @@ def test_a_metric_that_is_no_mean_is_noted(tmp_path: Path) -> None:
         run_in(tmp_path / "a", [1.0, 0.0], primary=1500.0), run_in(tmp_path / "b", [1.0, 1.0], primary=1900.0)
     )
     assert "is no plain mean over samples" in found.notes[0]
+
+
+def test_mmes_points_are_compared_as_points(tmp_path: Path) -> None:
+    # Two categories of two images: 4 questions each. The first run has all of a category and one of four of
+    # the other: 200 + 25; the second 75 + 50 and none.
+    more: dict[str, Any] = {"task": "mme", "metric": "total", "group": lambda i: f"image{i // 2}"}
+    more["category"] = lambda i: "count" if i < 4 else "OCR"
+    a = run_in(tmp_path / "a", [1, 1, 1, 1, 1, 0, 0, 0], 225, **more)
+    b = run_in(tmp_path / "b", [1, 1, 1, 0, 0, 0, 0, 0], 125, **more)
+    found = pair(a, b)
+    assert found.headline is not None
+    assert found.headline.value == pytest.approx(100)
+    # By image: 0 and 150 points in one category, 50 and 0 in the other; two are drawn of each.
+    assert (found.headline.low, found.headline.high) == pytest.approx((0, 200))
+    assert found.difference.value == pytest.approx(25)
+    assert found.notes == []
+    # An image that one run could not answer in full has no points.
+    c = run_in(tmp_path / "c", [1, 1, 1, None, 0, 0, 0, 0], 200, **more)
+    assert pair(a, c).headline is not None
+    assert pair(a, c).headline.value == pytest.approx(25)
+
+
+def test_popes_macro_accuracy_is_compared_within_its_splits(tmp_path: Path) -> None:
+    more: dict[str, Any] = {
+        "metric": "macro_accuracy",
+        "category": lambda i: "random" if i < 2 else "popular",
+    }
+    a = run_in(tmp_path / "a", [1, 1, 1, 0, 0, 0], 62.5, **more)
+    b = run_in(tmp_path / "b", [0, 0, 1, 0, 0, 0], 12.5, **more)
+    found = pair(a, b)
+    assert found.headline == pytest.approx((50, 50, 50))
+    assert found.difference.value == pytest.approx(100 / 3)
 
 
 def test_runs_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,19 @@ from himap.result import Result
 from tests.conftest import Command
 
 
-def save(folder: Path, task: str, model: str, pruning: str, value: float, primary: str = "accuracy") -> None:
+def save(
+    folder: Path,
+    task: str,
+    model: str,
+    pruning: str,
+    value: float,
+    primary: str = "accuracy",
+    split: str = "test",
+    notes: Sequence[str] = (),
+) -> None:
     Result(
-        model, pruning, {}, [], "", {}, task=task, split="test", n_samples=9,
-        metrics={primary: value, "primary": primary}, ci95=[value - 1, value + 1],
+        model, pruning, {}, [], "", {}, task=task, split=split, n_samples=9,
+        metrics={primary: value, "primary": primary}, ci95=[value - 1, value + 1], notes=list(notes),
     ).save(folder / "result.json")  # fmt: skip
 
 
@@ -35,6 +45,37 @@ def test_values_stand_side_by_side(tmp_path: Path) -> None:
     server = found["vqav2", "llava_1_5_7b", "none"]
     assert (server.paper, server.ours, server.missing) == (78.3, None, "on the test server")
     assert found["mme", "qwen_vl_chat", "fastv"].missing == "not run"
+
+
+def test_another_quantity_is_not_set_beside_the_papers(
+    himap: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    save(tmp_path / "a", "mme", "llava_1_5_7b", "none", 81.2)
+    save(tmp_path / "b", "pope", "llava_1_5_7b", "none", 80.0, split="popular")
+    save(tmp_path / "c", "pope", "llava_1_5_7b", "fastv", 80.0)
+    limited = "CIDEr under task.limit=9 is not comparable: its weights come from the images"
+    save(tmp_path / "d", "nocaps", "llava_1_5_7b", "none", 70.0, "cider", "validation", [limited])
+    results, _ = find_results([tmp_path])
+    found = {
+        (c.task, c.pruning): c
+        for table in ("table1", "table2")
+        for c in cells(table, results, [tmp_path])
+        if c.model == "llava_1_5_7b"
+    }
+    assert (found["mme", "none"].ours, found["mme", "none"].missing) == (
+        None,
+        "no total without all categories",
+    )
+    assert not found["pope", "none"].is_comparable
+    assert found["pope", "fastv"].is_comparable
+    assert not found["nocaps", "none"].is_comparable
+    printed = himap("report", "--paper", "table2", str(tmp_path)).out
+    assert "70.0*" in printed
+    assert "* of another split or of a part" in printed
+    printed = himap("report", str(tmp_path)).out
+    assert "70.00*" in printed
+    assert "* not comparable with the whole benchmark" in printed
 
 
 def test_the_ablation_keeps_two_rows_of_the_paper() -> None:
@@ -76,7 +117,8 @@ def test_a_grid_runs_on_after_a_cell_without_weights(
     assert len(list(Path("outputs/table3").rglob("error.txt"))) == 3
     outcome = himap("report", "--paper", "table3", "outputs/table3")
     assert outcome.code == 0
-    assert "nowhere" in outcome.out
+    assert outcome.out.count("failed (1)") == 3
+    assert "(1) model.path=nowhere: no such folder" in outcome.out
     assert "not run" in outcome.out
 
 

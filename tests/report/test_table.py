@@ -11,6 +11,7 @@ import synthetic
 from himap.commands.report import run
 from himap.errors import UserError
 from himap.report.table import analysis_rows_of, find_analyses, find_results, rows_of
+from tests.conftest import Command
 
 
 def test_results_and_sweeps_are_found_once(sweep_folder: Path, tmp_path: Path) -> None:
@@ -44,6 +45,30 @@ def test_a_cost_without_a_task_has_a_row() -> None:
     flops = {"paper_tflops": 0.735, "paper_share": 0.246, "prefill_tflops": 3.137, "prefill_share": 0.351}
     row = rows_of([(Path("x"), {"model": "llava", "pruning": "himap", "flops": flops, "metrics": {}})])[0]
     assert (row["TFLOPs (paper)"], row["share (prefill)"], row["value"]) == ("0.735", "35.1%", "")
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+@pytest.mark.parametrize("words", [[], ["--paper", "table1"]])
+def test_a_broken_result_is_named(content: str, words: list[str], himap: Command, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(content)
+    outcome = himap("report", *words, str(tmp_path))
+    assert outcome.code == 1
+    [line] = outcome.err
+    assert line.startswith(f"{tmp_path}/result.json: cannot be read as a result")
+
+
+def test_wrong_words_are_one_line(himap: Command, tmp_path: Path) -> None:
+    for words, message in (
+        ([], "himap report: give a folder that runs wrote into, or --compare A B"),
+        (["--paper", "table1"], "himap report: give a folder that runs wrote into (himap report --help"),
+        (["--nope"], "himap report: unrecognized arguments: --nope"),
+        (["--paper", "table1", "nowhere"], "himap report nowhere: no such folder"),
+        (["--paper", "table1", str(tmp_path), "nowhere"], "himap report nowhere: no such folder"),
+    ):
+        outcome = himap("report", *words)
+        assert outcome.code == 1
+        [line] = outcome.err
+        assert line.startswith(message)
 
 
 def test_missing_folders_are_named(tmp_path: Path) -> None:

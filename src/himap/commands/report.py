@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from himap.errors import UserError
 
@@ -22,9 +23,14 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--paper", metavar="TABLE", help="beside the values of the paper's table1, table2, table3 or table4"
     )
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"himap report: {message} (himap report --help says more).")
+
+    parser.error = refuse  # type: ignore[method-assign]
     given = parser.parse_args(arguments)
-    if not given.folders and not given.compare:
-        parser.error("give a folder that runs wrote into, or --compare A B")
+    if not given.folders and (given.paper or not given.compare):
+        parser.error("give a folder that runs wrote into" + ("" if given.paper else ", or --compare A B"))
     run(given.folders, given.compare, given.paper)
 
 
@@ -42,12 +48,9 @@ def run(folders: Sequence[Path], compared: tuple[Path, Path] | None = None, pape
 
 def _print_paper(table: str, folders: Sequence[Path]) -> None:
     from himap.report.paper import cells, print_cells
-    from himap.report.table import find_results
+    from himap.report.table import collect
 
-    try:
-        results, _ = find_results(folders)
-    except UserError:
-        results = []  # nothing ran yet: every cell says so
+    results, _ = collect(folders)  # where nothing ran yet every cell says so
     print_cells(table, cells(table, results, folders))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 
 from himap.errors import UserError
 from himap.files import read_jsonl
+from himap.metrics.mme import QUESTIONS_PER_IMAGE
 from himap.metrics.statistics import Interval, McNemar, bootstrap_difference, bootstrap_statistic, mcnemar
 from himap.report.table import short_p
 from himap.result import Result
+from himap.tasks.intervals import category_interval
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,12 @@ class Pair:
         n_both: samples that both runs scored.
         n_one: samples that only one of them scored; they are left out.
         means: mean score of each over the common samples, times `scale`.
-        difference: first minus second, with its paired interval.
+        difference: of the means, first minus second, with its paired interval.
         scale: 100 where a sample's score is a share, 1 where it is in the metric's own unit.
         mcnemar: of right and wrong; None where scores are neither.
+        headline: difference of the headline metric where that is no mean over samples but over categories
+            (MME's points, POPE's macro accuracy), over the common samples.
+        is_mean: whether the headline metric is the mean score.
     """
 
     first: Result
@@ -40,6 +46,8 @@ class Pair:
     difference: Interval
     scale: float
     mcnemar: McNemar | None
+    headline: Interval | None
+    is_mean: bool
 
     @property
     def notes(self) -> list[str]:
@@ -47,7 +55,7 @@ class Pair:
         notes = []
         if self.n_one:
             notes.append(f"{self.n_one} samples were scored by one run only and are left out")
-        if not _is_mean(self.first, self.means[0]):
+        if not self.is_mean and self.headline is None:
             notes.append(
                 f"{self.first.metrics['primary']} is no plain mean over samples: interval and test are of "
                 "the samples' mean score"
@@ -75,7 +83,8 @@ def pair(first: Path, second: Path) -> Pair:
     a = np.array([rows[id]["score"] for id in both], dtype=float)
     b = np.array([others[id]["score"] for id in both], dtype=float)
     scale = _scale(one, rows)
-    found = _difference(a, b, [str(rows[id].get("group") or id) for id in both])
+    groups = [str(rows[id].get("group") or id) for id in both]
+    found = _difference(a, b, groups)
     binary = bool(np.isin(np.concatenate([a, b]), (0, 1)).all())
     return Pair(
         one,
@@ -86,6 +95,8 @@ def pair(first: Path, second: Path) -> Pair:
         Interval(*(value * scale for value in found)),
         scale,
         mcnemar([bool(x) for x in a], [bool(x) for x in b]) if binary else None,
+        _headline(one, a, b, [str(rows[id].get("category") or "") for id in both], groups),
+        _is_mean(one, scale * float(np.mean([row["score"] for row in rows.values()]))),
     )
 
 
@@ -108,6 +119,48 @@ def _difference(a: NDArray[np.float64], b: NDArray[np.float64], groups: list[str
         return float((a[drawn] - b[drawn]).mean())
 
     return bootstrap_statistic(statistic, len(a), groups=groups)
+
+
+def _headline(
+    result: Result,
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    categories: list[str],
+    groups: list[str],
+) -> Interval | None:
+    """Interval of the difference of a headline metric that averages within categories first."""
+    metric = result.metrics["primary"]
+    if metric == "macro_accuracy" and all(categories):
+        return _over_categories(100 * (a - b), categories, None, mean=True)
+    if result.task == "mme" and metric == "total":
+        # An image of which one question failed has no pair.
+        n_of = Counter(groups)
+        whole = [i for i, group in enumerate(groups) if n_of[group] == QUESTIONS_PER_IMAGE]
+        if not whole:
+            return None
+        pairs = [groups[i] for i in whole]
+        points = 100 * (_with_pairs(a[whole], pairs) - _with_pairs(b[whole], pairs))
+        return _over_categories(points, [categories[i] for i in whole], pairs, mean=False)
+    return None
+
+
+def _with_pairs(right: NDArray[np.float64], groups: list[str]) -> NDArray[np.float64]:
+    """What each question adds to accuracy + accuracy_plus: 1 if right, 1 more if both of its image are."""
+    n_right: dict[str, float] = {}
+    for group, one in zip(groups, right, strict=True):
+        n_right[group] = n_right.get(group, 0.0) + one
+    return right + np.array([n_right[group] == QUESTIONS_PER_IMAGE for group in groups])
+
+
+def _over_categories(
+    values: NDArray[np.float64], categories: list[str], groups: list[str] | None, *, mean: bool
+) -> Interval:
+    by_category: dict[str, list[float]] = {}
+    for value, category in zip(values, categories, strict=True):
+        by_category.setdefault(category, []).append(float(value))
+    means = [float(np.mean(one)) for one in by_category.values()]
+    total = float(np.mean(means)) if mean else float(np.sum(means))
+    return Interval(total, *category_interval(values, categories, groups, mean=mean))
 
 
 def _scale(result: Result, rows: dict[str, dict[str, Any]]) -> float:
@@ -133,12 +186,12 @@ def print_pair(pair: Pair) -> None:
     table.add_row("pruning", pair.first.pruning, pair.second.pruning, "")
     a, b = pair.first.primary, pair.second.primary
     table.add_row(metric, f"{a:.2f}", f"{b:.2f}", f"{a - b:+.2f}")
+    if pair.headline is not None:
+        table.add_row("95 % interval, paired", "", "", _ends(pair.headline))
     table.add_row(
         "mean score", f"{pair.means[0]:.2f}", f"{pair.means[1]:.2f}", f"{pair.difference.value:+.2f}"
     )
-    table.add_row(
-        "95 % interval, paired", "", "", f"{pair.difference.low:+.2f} to {pair.difference.high:+.2f}"
-    )
+    table.add_row("95 % interval, paired", "", "", _ends(pair.difference))
     if pair.mcnemar is not None:
         test = pair.mcnemar
         table.add_row("right where the other is wrong", str(test.n_only_first), str(test.n_only_second), "")
@@ -148,3 +201,7 @@ def print_pair(pair: Pair) -> None:
     console.print(table)
     for note in pair.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
+
+
+def _ends(interval: Interval) -> str:
+    return f"{interval.low:+.2f} to {interval.high:+.2f}"

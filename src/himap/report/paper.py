@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from himap.report.table import is_comparable
 from himap.rules import one_of
 
 _PLAIN_FASTV_HIMAP = ("none", "fastv", "himap")
@@ -31,6 +32,16 @@ TABLES = tuple(_GRIDS)
 # Where the values of paper.json stand: those of the ablation's inner rows are not kept.
 _COLUMN = {"none": 0, "fastv": 1, "himap": 2, "himap_caption": 2, "img2txt_img2img": 2}
 _ABLATED = "llava_1_5_7b"
+
+_LONGEST = 32
+"""Characters of a reason that a cell holds; longer ones stand below the table."""
+
+_SPLITS = {
+    "vqav2": "val", "textvqa": "validation", "mme": "test", "pope": "test", "scienceqa": "test",
+    "aokvqa": "validation", "nocaps": "validation", "flickr30k": "test", "llava_bench": "train",
+    "mm_vet": "test",
+}  # fmt: skip
+"""The split of each task's configuration."""
 
 _NOTES = {
     "vqav2": "VQAv2: the paper has the test server's figures for test-dev; `val` is another quantity",
@@ -51,6 +62,7 @@ class Cell:
         interval: its 95 % interval.
         n_samples: behind it; a limited run has fewer than the paper's.
         missing: why there is no value of ours.
+        is_comparable: whether it is the quantity that the paper prints: on this split, not of a part.
     """
 
     task: str
@@ -61,6 +73,7 @@ class Cell:
     interval: tuple[float, float] | None
     n_samples: int
     missing: str
+    is_comparable: bool = True
 
 
 def cells(table: str, results: Sequence[tuple[Path, dict[str, Any]]], folders: Sequence[Path]) -> list[Cell]:
@@ -102,13 +115,17 @@ def _cell(
 ) -> Cell:
     if result is None:
         return Cell(*key, paper, None, None, 0, missing)
-    metrics, n_samples = result["metrics"], result["n_samples"]
-    if metrics["primary"] == "answered":
+    metrics, n_samples, task = result["metrics"], result["n_samples"], key[0]
+    primary = metrics.get("primary")
+    if primary == "answered":
         return Cell(*key, paper, None, None, n_samples, "on the test server")
+    if task == "mme" and primary != "total":
+        return Cell(*key, paper, None, None, n_samples, "no total without all categories")
     ends = result.get("ci95")
     interval = (float(ends[0]), float(ends[1])) if ends else None
-    ours = metrics.get(metrics["primary"])
-    return Cell(*key, paper, ours, interval, n_samples, "" if ours is not None else "undefined")
+    ours = metrics.get(primary)
+    comparable = is_comparable(result) and result["split"] == _SPLITS[task]
+    return Cell(*key, paper, ours, interval, n_samples, "" if ours is not None else "undefined", comparable)
 
 
 def _errors(folders: Sequence[Path]) -> dict[tuple[str, str, str], str]:
@@ -135,23 +152,39 @@ def _key(path: Path) -> tuple[str, str, str] | None:
 
 def print_cells(table: str, rows: Sequence[Cell]) -> None:
     """Print a table with the paper's value, ours, the interval and the difference."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    grid = Table(title=f"{table} of the paper")
+    grid = Table(title=f"{table} of the paper", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("task", "model", "pruning"):
         grid.add_column(heading, overflow="fold")
     for heading in ("paper", "ours", "95 % interval", "difference", "samples"):
         grid.add_column(heading, justify="right", overflow="fold")
+    # What a run that failed said would not fit into a cell.
+    reasons: dict[str, int] = {}
     for row in rows:
         paper = "" if row.paper is None else f"{row.paper:.1f}"
         interval = "" if row.interval is None else f"{row.interval[0]:.1f} to {row.interval[1]:.1f}"
-        ours = row.missing if row.ours is None else f"{row.ours:.1f}"
+        ours = (
+            _missing(row, reasons)
+            if row.ours is None
+            else f"{row.ours:.1f}{'' if row.is_comparable else '*'}"
+        )
         difference = "" if row.ours is None or row.paper is None else f"{row.ours - row.paper:+.1f}"
         n_samples = str(row.n_samples) if row.n_samples else ""
         grid.add_row(row.task, row.model, row.pruning, paper, ours, interval, difference, n_samples)
     console = Console()
     console.print(grid)
-    for task in dict.fromkeys(row.task for row in rows):
-        if task in _NOTES:
-            console.print(f"note: {_NOTES[task]}", markup=False, highlight=False)
+    notes = [f"({number}) {reason}" for reason, number in reasons.items()]
+    if any(row.ours is not None and not row.is_comparable for row in rows):
+        notes.append("* of another split or of a part, and so another quantity than the paper's")
+    notes += [f"note: {_NOTES[task]}" for task in dict.fromkeys(row.task for row in rows) if task in _NOTES]
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
+
+
+def _missing(row: Cell, reasons: dict[str, int]) -> str:
+    if len(row.missing) <= _LONGEST:
+        return row.missing
+    return f"failed ({reasons.setdefault(row.missing, len(reasons) + 1)})"

@@ -9,10 +9,13 @@ from typing import Any
 
 from himap.errors import UserError
 from himap.report.compare import Comparison, HeldOut, metric_name
+from himap.result import Result
 from himap.search.outcome import is_sweep
 from himap.search.space import Params
 
 Row = dict[str, str]
+
+NOT_COMPARABLE = "not comparable with the whole benchmark; the notes in result.json say why"
 
 
 def print_front(comparison: Comparison) -> None:
@@ -78,7 +81,22 @@ def find_results(folders: Sequence[Path]) -> tuple[list[tuple[Path, dict[str, An
     Analyses are no evaluations and left to `find_analyses`.
 
     Raises:
-        UserError: a folder is missing, or nothing lies below any of them.
+        UserError: a folder is missing, a result cannot be read, or nothing lies below any of them.
+    """
+    results, sweeps = collect(folders)
+    if not results and not sweeps and not find_analyses(folders):
+        places = " ".join(map(str, folders))
+        raise UserError(
+            f"himap report {places}: no result.json or study.json below (run himap evaluate first)."
+        )
+    return results, sweeps
+
+
+def collect(folders: Sequence[Path]) -> tuple[list[tuple[Path, dict[str, Any]]], list[Path]]:
+    """As `find_results`; that there is nothing is no error.
+
+    Raises:
+        UserError: a folder is missing, or a result cannot be read.
     """
     results: list[tuple[Path, dict[str, Any]]] = []
     sweeps: list[Path] = []
@@ -89,19 +107,14 @@ def find_results(folders: Sequence[Path]) -> tuple[list[tuple[Path, dict[str, An
             if path.name == "study.json":
                 sweeps.append(path.parent)
             elif not _is_analysis(path.parent):
-                results.append((path.parent, json.loads(path.read_text(encoding="utf-8"))))
-    if not results and not sweeps and not find_analyses(folders):
-        places = " ".join(map(str, folders))
-        raise UserError(
-            f"himap report {places}: no result.json or study.json below (run himap evaluate first)."
-        )
+                results.append((path.parent, Result.load(path).to_dict()))
     return results, sweeps
 
 
 def find_analyses(folders: Sequence[Path]) -> list[tuple[Path, dict[str, Any]]]:
     """The results of `himap analyze` below folders; each has its analysis.json beside it."""
     paths = [path for folder in folders for path in _walk(folder) if _is_analysis(path.parent)]
-    return [(path.parent, json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+    return [(path.parent, Result.load(path).to_dict()) for path in paths]
 
 
 def _is_analysis(folder: Path) -> bool:
@@ -134,7 +147,7 @@ def rows_of(results: Sequence[tuple[Path, dict[str, Any]]]) -> list[Row]:
                 "split": result.get("split", ""),
                 "samples": f"{result['n_samples']}{failed}" if result.get("n_samples") else "",
                 "metric": str(metrics.get("primary", "")),
-                "value": "" if value is None else f"{value:.2f}",
+                "value": "" if value is None else f"{value:.2f}{'' if is_comparable(result) else '*'}",
                 "95 % interval": "" if low is None else f"{low:.2f} to {high:.2f}",
                 # Answers that were scored alone have no cost.
                 "TFLOPs (paper)": f"{flops['paper_tflops']:.4g}" if flops else "",
@@ -144,6 +157,11 @@ def rows_of(results: Sequence[tuple[Path, dict[str, Any]]]) -> list[Row]:
             }
         )
     return rows
+
+
+def is_comparable(result: dict[str, Any]) -> bool:
+    """Whether nothing in the result's notes forbids to set its value beside others (CIDEr under a limit)."""
+    return not any("not comparable" in note for note in result.get("notes") or ())
 
 
 def analysis_rows_of(analyses: Sequence[tuple[Path, dict[str, Any]]]) -> list[Row]:
@@ -168,4 +186,7 @@ def print_results(rows: Sequence[Row], title: str = "results") -> None:
         table.add_column(heading, justify="right" if heading in numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*row.values())
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    if any(row["value"].endswith("*") for row in rows):
+        console.print(f"* {NOT_COMPARABLE}", markup=False, highlight=False)
