@@ -94,6 +94,34 @@ def test_from_the_command_line(himap: Command, tmp_path: Path) -> None:
     assert submitted[2]["answer"] == ""
 
 
+def test_an_experiment_takes_data_from_a_folder(himap: Command, tmp_path: Path) -> None:
+    """Its own grid of tasks is known to the check, and to Hydra, whose default task has no data."""
+    for name in ("pope", "scienceqa"):
+        write_parquet(RELEASES[name], tmp_path / "data" / name)
+    words = [
+        "-m",
+        "experiment=table4",
+        "model=shapes",
+        "model.weights=random",
+        "pruning=none",
+        "tracking=none",
+    ]
+    words += ["task.generation.max_new_tokens=1", "task.data.source=parquet"]
+    data = "task.data.path=" + str(tmp_path / "data") + "/${task.name}"
+    outcome = himap("evaluate", *words, data)
+    assert outcome.code == 1  # there is no A-OKVQA
+    cells = {path.parent.name for path in Path("outputs/table4/shapes/none").glob("*/result.json")}
+    assert cells == {"pope", "scienceqa"}
+    [missing] = Path("outputs/table4").rglob("error.txt")
+    assert missing.parent.name == "aokvqa"
+    assert missing.read_text().startswith(f"task.data.path={tmp_path / 'data' / 'aokvqa'}: no such file")
+    write_parquet(RELEASES["aokvqa"], tmp_path / "data" / "aokvqa")
+    assert himap("evaluate", *words, data).code == 0
+    assert not list(Path("outputs/table4").rglob("error.txt"))
+    outcome = himap("evaluate", *words, "task.data.pth=x")
+    assert outcome.err[-1].startswith("task.data.pth=x: unknown key (known here: source, path")
+
+
 def test_a_key_of_the_judge_can_be_set_at_the_command_line(himap: Command, tmp_path: Path) -> None:
     write_parquet(RELEASES["mm_vet"], tmp_path / "data")
     rows = [{"question_id": f"v1_{n}", "prompt": "", "text": "3", "model_id": "m"} for n in range(4)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from argparse import Namespace
@@ -79,8 +80,9 @@ def launch(verb: str, schema: type, run: Run, arguments: Sequence[str]) -> None:
             failed.append(folder)
 
     application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)
+    words = _for_all_jobs(arguments) if flags.multirun and not _other_sweeper(flags) else list(arguments)
     try:
-        with _raising_hydra(), _typed([f"himap {verb}", *arguments]):
+        with _raising_hydra(), _typed([f"himap {verb}", *words]):
             application()
         if failed:
             sys.exit(1)
@@ -131,21 +133,44 @@ def holding(folder: Path, together: bool = False) -> Iterator[None]:
 def _check(verb: str, schema: type, flags: Namespace) -> None:
     """Check every combination that would run: the last of a long multirun fails at the first second, too."""
     with composer(flags.config_dir) as composed:
-        for overrides in _combinations(flags):
+        for overrides in _combinations(verb, flags):
             parse(schema, composed(flags.config_name or verb, overrides), overrides)
 
 
-def _combinations(flags: Namespace) -> list[list[str]]:
+def _combinations(verb: str, flags: Namespace) -> list[list[str]]:
     if not flags.multirun:
         return [flags.overrides]
-    if any(override.startswith("hydra/sweeper") for override in flags.overrides):
+    if _other_sweeper(flags):
         return []  # only that sweeper knows what it will run
     loader: ConfigLoader = GlobalHydra.instance().config_loader()
     try:
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides(flags.overrides)
+        parser = OverridesParser.create(config_loader=loader)
+        parsed = parser.parse_overrides(
+            [*_swept(flags.config_name or verb, flags.overrides), *flags.overrides]
+        )
         return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
     except EXPLAINED as error:
         raise explain(error, flags.overrides, OmegaConf.create({})) from error
+
+
+def _other_sweeper(flags: Namespace) -> bool:
+    return any(override.startswith("hydra/sweeper") for override in flags.overrides)
+
+
+def _for_all_jobs(arguments: Sequence[str]) -> list[str]:
+    """A multirun's words, with the values that are set made to hold in Hydra's first composition, too.
+
+    It has the default of each group that is swept over, and would refuse `task.data.source` there because the
+    default task has no data. That the keys are known in every job has been checked by then.
+    """
+    return [f"++{word}" if re.match(r"(?!hydra\.)\w+\.[\w.]+=", word) else word for word in arguments]
+
+
+def _swept(name: str, typed: Sequence[str]) -> list[str]:
+    """What an experiment sweeps over by itself (hydra.sweeper.params); what is typed outdoes it."""
+    chosen = [word for word in typed if word.lstrip("+").startswith(("experiment=", "hydra."))]
+    params = hydra.compose(name, overrides=chosen, return_hydra_config=True).hydra.sweeper.get("params") or {}
+    return [f"{key}={value}" for key, value in params.items()]
 
 
 def _how_to_go_on(verb: str, arguments: Sequence[str], folders: Sequence[Path]) -> str:

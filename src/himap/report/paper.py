@@ -151,37 +151,41 @@ def _key(path: Path) -> tuple[str, str, str] | None:
 
 
 def print_cells(table: str, rows: Sequence[Cell]) -> None:
-    """Print a table with the paper's value, ours, the interval and the difference."""
-    from rich.box import SIMPLE_HEAD
+    """Print a table, task by task, with the paper's value, ours, the interval and the difference."""
     from rich.console import Console
-    from rich.table import Table
 
-    grid = Table(title=f"{table} of the paper", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in ("task", "model", "pruning"):
-        grid.add_column(heading, overflow="fold")
-    for heading in ("paper", "ours", "95 % interval", "difference", "samples"):
-        grid.add_column(heading, justify="right", overflow="fold")
+    console = Console()
     # What a run that failed said would not fit into a cell.
     reasons: dict[str, int] = {}
-    for row in rows:
-        paper = "" if row.paper is None else f"{row.paper:.1f}"
-        interval = "" if row.interval is None else f"{row.interval[0]:.1f} to {row.interval[1]:.1f}"
-        ours = (
-            _missing(row, reasons)
-            if row.ours is None
-            else f"{row.ours:.1f}{'' if row.is_comparable else '*'}"
-        )
-        difference = "" if row.ours is None or row.paper is None else f"{row.ours - row.paper:+.1f}"
-        n_samples = str(row.n_samples) if row.n_samples else ""
-        grid.add_row(row.task, row.model, row.pruning, paper, ours, interval, difference, n_samples)
-    console = Console()
-    console.print(grid)
+    tasks = list(dict.fromkeys(row.task for row in rows))
+    for task in tasks:
+        console.print(_grid(f"{table} of the paper: {task}", [r for r in rows if r.task == task], reasons))
     notes = [f"({number}) {reason}" for reason, number in reasons.items()]
     if any(row.ours is not None and not row.is_comparable for row in rows):
         notes.append("* of another split or of a part, and so another quantity than the paper's")
-    notes += [f"note: {_NOTES[task]}" for task in dict.fromkeys(row.task for row in rows) if task in _NOTES]
+    notes += [f"note: {_NOTES[task]}" for task in tasks if task in _NOTES]
     for note in notes:
         console.print(note, markup=False, highlight=False)
+
+
+def _grid(title: str, rows: Sequence[Cell], reasons: dict[str, int]) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    grid = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("model", "pruning"):
+        grid.add_column(heading, overflow="fold")
+    for heading in ("paper", "ours", "95 % interval", "diff.", "samples"):
+        grid.add_column(heading, justify="right", overflow="fold")
+    for row in rows:
+        paper = "" if row.paper is None else f"{row.paper:.1f}"
+        interval = "" if row.interval is None else f"{row.interval[0]:.1f} to {row.interval[1]:.1f}"
+        mark = "" if row.is_comparable else "*"
+        ours = _missing(row, reasons) if row.ours is None else f"{row.ours:.1f}{mark}"
+        difference = "" if row.ours is None or row.paper is None else f"{row.ours - row.paper:+.1f}"
+        n_samples = str(row.n_samples) if row.n_samples else ""
+        grid.add_row(row.model, row.pruning, paper, ours, interval, difference, n_samples)
+    return grid
 
 
 def _missing(row: Cell, reasons: dict[str, int]) -> str:
