@@ -249,6 +249,28 @@ def test_a_hub_that_is_not_there_says_what_to_do() -> None:
         load(configured("pope", "data.ids=[nobody/nothing]")).samples()
 
 
+def test_what_was_downloaded_serves_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants
+
+    # The hub's cache: only the second name was had.
+    kept = tmp_path / "cache" / "datasets--lmms-lab--POPE"
+    write_parquet(RELEASES["pope"], kept / "snapshots" / "c0ffee" / "data")
+    (kept / "snapshots" / "c0ffee" / "README.md").write_text("")
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("c0ffee")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    task = load(configured("pope"))
+    assert len(task.samples()) == 6
+    assert task.score(task.samples(), ["yes"] * 6).notes == ("data: lmms-lab/POPE@c0ffee",)
+    (kept / "snapshots" / "c0ffee" / "data" / "test-00001-of-00002.parquet").unlink()
+    with pytest.raises(
+        UserError, match=r"lmms-lab/POPE: the hub cannot be reached.*00001-of-00002\S+ is missing"
+    ):
+        load(configured("pope")).samples()
+
+
 def test_the_note_says_which_data_the_hub_gave(tmp_path: Path) -> None:
     task = task_of("aokvqa", tmp_path / "d", "hub")
     score = task.score(task.samples(), ["A"] * 4)

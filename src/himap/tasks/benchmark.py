@@ -17,8 +17,9 @@ from himap.errors import ConfigError, UserError
 from himap.metrics.vqa import N_ANSWERS
 from himap.rules import one_of, unknown
 from himap.tasks.base import Generation, Prompt, Sample, Task
+from himap.tasks.hub import open_hub
 from himap.tasks.images import decode, refuse
-from himap.tasks.rows import ParquetRows, Rows, open_disk, open_hub, parquet_files
+from himap.tasks.rows import ParquetRows, Rows, open_disk, parquet_files
 
 if TYPE_CHECKING:
     from himap.config import TaskConfig

@@ -1,4 +1,4 @@
-"""Tables of a benchmark's samples: parquet files, Arrow folders, the data hub. Images stay on disk."""
+"""Tables of a benchmark's samples: parquet files and Arrow folders. Images stay on disk."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ParquetRows:
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
-        parquet = _module("pyarrow.parquet")
+        parquet = module("pyarrow.parquet")
         self._groups: list[tuple[Path, Any, int]] = []
         self._starts: list[int] = []
         self._kept: OrderedDict[tuple[int, str], Any] = OrderedDict()
@@ -98,7 +98,9 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise UserError(f"task.data.path={path}: is no readable parquet file ({_first(error)}).") from error
+        raise UserError(
+            f"task.data.path={path}: is no readable parquet file ({first_line(error)})."
+        ) from error
 
 
 def parquet_files(path: Path, name: str, split: str) -> list[Path]:
@@ -157,57 +159,29 @@ def open_disk(path: Path, split: str) -> ArrowRows:
         files = [folder / entry["filename"] for entry in state["_data_files"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"task.data.path={path}: is no folder of save_to_disk with the split {split!r} ({_first(error)})."
+            f"task.data.path={path}: is no folder of save_to_disk with the split {split!r} "
+            f"({first_line(error)})."
         ) from error
     if state.get("_indices_data_files") or state.get("_indices_files"):
         raise UserError(
             f"task.data.path={path}: holds an index over its rows (save it after flatten_indices())."
         )
-    pa = _module("pyarrow")
+    pa = module("pyarrow")
     try:
         return ArrowRows(
             pa.concat_tables([pa.ipc.open_stream(pa.memory_map(str(f))).read_all() for f in files])
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"task.data.path={path}: cannot be read as Arrow ({_first(error)}).") from error
+        raise UserError(f"task.data.path={path}: cannot be read as Arrow ({first_line(error)}).") from error
 
 
-def open_hub(ids: Sequence[str], name: str, split: str, revision: str | None) -> tuple[ParquetRows, str]:
-    """The first data set of `ids` that the hub has, and which one it was: `id@commit`.
-
-    Only the files of the split are downloaded; the hub's cache keeps them.
+def module(name: str) -> Any:
+    """A package of the extra `data`.
 
     Raises:
-        UserError: none can be had; the message says why.
+        UserError: it is missing.
     """
-    datasets = _module("datasets")
-    reasons = []
-    for id in ids:
-        try:
-            builder = datasets.load_dataset_builder(id, name or None, revision=revision)
-            files = builder.config.data_files
-            if split not in files:
-                raise UserError(f"task.split={split}: {id} has {', '.join(files)} (set task.data.split).")
-            return ParquetRows([_local(str(url)) for url in files[split]]), f"{id}@{builder.hash}"
-        # Offline, unknown, gated, broken: whatever the hub raises about one id, the next may do.
-        except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-            reasons.append(f"{id}: {_first(error)}")
-    raise UserError(
-        f"task.data.source=hub: {'; '.join(reasons)} (give a network, or download it and set "
-        "task.data.source=parquet task.data.path=FOLDER)."
-    )
 
-
-def _local(url: str) -> Path:
-    """A file of a data set on this machine, downloaded where the hub has it."""
-    found = re.fullmatch(r"hf://datasets/([^@]+)@([^/]+)/(.+)", url)
-    if found is None:
-        return Path(url)
-    download = _module("huggingface_hub").hf_hub_download
-    return Path(download(found[1], found[3], repo_type="dataset", revision=found[2]))
-
-
-def _module(name: str) -> Any:
     from importlib import import_module
 
     try:
@@ -216,5 +190,6 @@ def _module(name: str) -> Any:
         raise UserError(f"task.data.source: {MISSING_EXTRA.format(name.partition('.')[0])}") from error
 
 
-def _first(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says first."""
     return next(iter(f"{error}".splitlines()), "") or type(error).__name__
