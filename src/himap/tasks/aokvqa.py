@@ -12,7 +12,8 @@ from typing import ClassVar
 
 from himap.metrics.choice import choice_letters, is_correct
 from himap.tasks.base import Generation, Sample, Score
-from himap.tasks.benchmark import Benchmark, Record, read_json, right_letter
+from himap.tasks.benchmark import Benchmark
+from himap.tasks.records import Record, read_json, right_letter
 from himap.tasks.scores import accuracy
 
 

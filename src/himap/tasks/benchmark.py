@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import string
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from himap.errors import ConfigError, UserError
-from himap.metrics.vqa import N_ANSWERS
 from himap.rules import one_of, unknown
 from himap.tasks.base import Generation, Prompt, Sample, Task
+from himap.tasks.data import Data
 from himap.tasks.hub import open_hub
 from himap.tasks.images import decode, refuse
+from himap.tasks.records import BROKEN, Record
 from himap.tasks.rows import ParquetRows, Rows, open_disk, parquet_files
 
 if TYPE_CHECKING:
     from himap.config import TaskConfig
-
-SOURCES = ("hub", "parquet", "disk", "original")
 
 SHORT = "\nAnswer the question using a single word or phrase."
 """LLaVA's request after every question with a short answer."""
@@ -32,70 +29,6 @@ SHORT = "\nAnswer the question using a single word or phrase."
 # Qwen-VL-Chat's official evaluation of short answers completes this, outside of any conversation.
 QWEN = "qwen_vl_chat"
 QWEN_SHORT = Generation(max_new_tokens=10, min_new_tokens=1)
-
-Record = dict[str, Any]
-BROKEN = (KeyError, TypeError, ValueError, IndexError, AttributeError)
-"""What a record that is not as expected raises."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """Where a benchmark's samples are.
-
-    Attributes:
-        source: `hub` (network), `parquet` (files with the hub's columns), `disk` (`save_to_disk`), or
-            `original` (the files as the benchmark's authors, or LLaVA, released them).
-        path: file or folder; for `original` the benchmark's own folder.
-        ids: the hub's names of it, tried in turn.
-        name: the hub's configuration.
-        split: the data's own name of the split; empty takes the task's.
-        revision: the hub's commit.
-        images: folder of the images of `original`, where they do not lie in their usual place below `path`.
-    """
-
-    source: str
-    path: str = ""
-    ids: tuple[str, ...] = ()
-    name: str = ""
-    split: str = ""
-    revision: str | None = None
-    images: str = ""
-
-    @classmethod
-    def parse(cls, given: Mapping[str, Any]) -> Data:
-        """Check `task.data`.
-
-        Raises:
-            ConfigError: an unknown key or source, a value of another type, or a source without its path.
-        """
-        known = [item.name for item in fields(cls)]
-        for key, value in given.items():
-            if key not in known:
-                raise unknown("task.data", key, known)
-            if key != "ids" and value is not None and not isinstance(value, str):
-                raise ConfigError(f"task.data.{key}={value}: must be a text.")
-        ids = given.get("ids") or []
-        if isinstance(ids, str) or not all(isinstance(id, str) for id in ids):
-            raise ConfigError(f"task.data.ids={ids}: must be a list of names, [lmms-lab/POPE].")
-        data = cls(**{"source": "", **{key: value for key, value in given.items() if value is not None}})
-        one_of("task.data.source", data.source, SOURCES)
-        if data.source != "hub" and not data.path:
-            raise ConfigError(f"task.data.path=null: must be given for task.data.source={data.source}.")
-        if data.source == "hub" and not data.ids:
-            raise ConfigError("task.data.ids=null: must name the data set for task.data.source=hub.")
-        if data.source != "original" and data.images:
-            raise ConfigError(
-                f"task.data.images={data.images}: is for task.data.source=original alone (the tables of the "
-                "other sources hold their images)."
-            )
-        return data
-
-    @property
-    def key(self) -> str:
-        """What to mend when a sample is broken."""
-        return (
-            f"task.data.source=hub ({self.ids[0]})" if self.source == "hub" else f"task.data.path={self.path}"
-        )
 
 
 class Benchmark(Task):
@@ -291,58 +224,5 @@ def check_options(given: Mapping[str, Any], known: Mapping[str, Sequence[str] | 
     return dict(given)
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file; errors carry its name."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"task.data.path: {path} is no JSON ({error}).") from error
-
-
-def read_lines(path: Path) -> list[Record]:
-    """A JSON-lines file as the benchmarks release them (a last line without its end is one of theirs)."""
-    if not path.is_file():
-        raise FileNotFoundError(2, "No such file", str(path))
-    lines = path.read_text(encoding="utf-8").split("\n")
-    try:
-        return [json.loads(line) for line in lines if line.strip()]
-    except ValueError as error:
-        raise UserError(f"task.data.path: {path} is not one JSON object a line ({error}).") from error
-
-
 def _existing(path: Path) -> Path:
     return path
-
-
-def ten(answers: Sequence[str]) -> tuple[str, ...]:
-    """The answers of ten annotators, on which VQA's soft accuracy rests.
-
-    Raises:
-        ValueError: there are more or fewer.
-    """
-    if len(answers) != N_ANSWERS:
-        raise ValueError(f"{len(answers)} answers instead of {N_ANSWERS}")
-    return tuple(answers)
-
-
-def right_letter(index: int, n_choices: int) -> str:
-    """The letter of the option `index`, from 0.
-
-    Raises:
-        IndexError: there is no such option.
-    """
-    if not 0 <= index < n_choices:
-        raise IndexError(f"option {index} of {n_choices}")
-    return string.ascii_uppercase[index]
-
-
-def yes_or_no(answer: str) -> str:
-    """A truth as `yes` or `no`.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    word = answer.strip().lower()
-    if word not in ("yes", "no"):
-        raise ValueError(f"the answer {answer!r} is neither yes nor no")
-    return word

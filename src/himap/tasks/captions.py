@@ -13,7 +13,8 @@ from typing import ClassVar
 from himap.metrics.caption import check, cider
 from himap.metrics.tokenizer import TOKENIZERS
 from himap.tasks.base import Generation, Sample, Score
-from himap.tasks.benchmark import QWEN, Benchmark, Record, read_json
+from himap.tasks.benchmark import QWEN, Benchmark
+from himap.tasks.records import Record, read_json
 
 
 class Captions(Benchmark):

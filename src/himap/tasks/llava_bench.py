@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from himap.errors import UserError
 from himap.metrics.statistics import bootstrap_statistic
 from himap.tasks.base import Sample, Score
-from himap.tasks.benchmark import Record, read_lines
 from himap.tasks.judged import Judged, means_of_runs
+from himap.tasks.records import Record, read_lines
 
 if TYPE_CHECKING:
     from himap.judge.client import Request

@@ -13,8 +13,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from himap.tasks.base import Sample, Score
-from himap.tasks.benchmark import Record, read_json
 from himap.tasks.judged import Judged, means_of_runs
+from himap.tasks.records import Record, read_json
 
 if TYPE_CHECKING:
     from himap.judge.client import Request

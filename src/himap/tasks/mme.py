@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from himap.metrics.mme import CATEGORIES, PARSERS, MmeAnswer, MmeScores, mme_scores, parse_mme
 from himap.tasks.base import Generation, Sample, Score
-from himap.tasks.benchmark import QWEN, SHORT, Benchmark, Record, yes_or_no
+from himap.tasks.benchmark import QWEN, SHORT, Benchmark
 from himap.tasks.intervals import category_interval
+from himap.tasks.records import Record, yes_or_no
 
 if TYPE_CHECKING:
     from himap.config import TaskConfig

@@ -14,8 +14,9 @@ from typing import ClassVar
 from himap.errors import UserError
 from himap.metrics.yesno import PARSERS, PopeScores, parse, pope_scores
 from himap.tasks.base import Sample, Score
-from himap.tasks.benchmark import QWEN, SHORT, Benchmark, Record, read_lines, yes_or_no
+from himap.tasks.benchmark import QWEN, SHORT, Benchmark
 from himap.tasks.intervals import category_interval
+from himap.tasks.records import Record, read_lines, yes_or_no
 
 CATEGORIES = ("adversarial", "popular", "random")
 

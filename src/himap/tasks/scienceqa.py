@@ -14,7 +14,8 @@ from typing import ClassVar
 
 from himap.metrics.choice import choice_letters, is_correct
 from himap.tasks.base import Generation, Prompt, Sample, Score
-from himap.tasks.benchmark import QWEN, Benchmark, Record, read_json, right_letter
+from himap.tasks.benchmark import QWEN, Benchmark
+from himap.tasks.records import Record, read_json, right_letter
 from himap.tasks.scores import accuracy
 
 _REQUEST = "Answer with the option's letter from the given choices directly."

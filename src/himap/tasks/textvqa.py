@@ -12,7 +12,8 @@ from typing import ClassVar
 
 from himap.metrics.vqa import soft_accuracy
 from himap.tasks.base import Sample, Score
-from himap.tasks.benchmark import QWEN, SHORT, Benchmark, Record, read_json, read_lines, ten
+from himap.tasks.benchmark import QWEN, SHORT, Benchmark
+from himap.tasks.records import Record, read_json, read_lines, ten
 from himap.tasks.scores import accuracy
 
 _OCR = "Reference OCR token: "

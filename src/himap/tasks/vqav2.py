@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, ClassVar
 from himap.errors import UserError
 from himap.metrics.vqa import normalise_m4c, soft_accuracy
 from himap.tasks.base import Sample, Score
-from himap.tasks.benchmark import BROKEN, QWEN, SHORT, Benchmark, Record, read_json, read_lines, ten
+from himap.tasks.benchmark import QWEN, SHORT, Benchmark
+from himap.tasks.records import BROKEN, Record, read_json, read_lines, ten
 from himap.tasks.scores import accuracy
 
 if TYPE_CHECKING:
