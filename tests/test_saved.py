@@ -125,10 +125,25 @@ def test_a_missing_answer_is_counted_or_refused(himap: Command, tmp_path: Path) 
     assert outcome.code == 0, outcome.err
     result = Result.load(Path("out/result.json"))
     assert (result.n_samples, result.failed) == (4, ["adversarial-1", "random-2"])
-    assert "2 samples have no answer and are in no metric" in result.notes
+    assert "2 samples have no answer, or no sound record, and are in no metric" in result.notes
     outcome = score(himap, tmp_path, rows[1:], "pope", "task.on_bad_sample=fail")
     assert outcome.code == 1
     assert "no answer to sample adversarial-1, one of 2" in outcome.err[-1]
+
+
+def test_an_answer_to_a_broken_record_is_left_out(himap: Command, tmp_path: Path) -> None:
+    """lmms-eval's logs have one for every document."""
+    records = [dict(record) for record in RELEASES["scienceqa"].records]
+    records[1]["answer"] = 7
+    write_parquet(replace(RELEASES["scienceqa"], records=records), tmp_path / "data")
+    rows = [{"doc_id": number, "resps": [["A"]]} for number in range(4)]
+    outcome = score(himap, tmp_path, rows, "scienceqa")
+    assert outcome.code == 0, outcome.err
+    result = Result.load(Path("out/result.json"))
+    assert (result.n_samples, result.failed, result.primary) == (3, ["row-1"], pytest.approx(200 / 3))
+    outcome = score(himap, tmp_path, rows, "scienceqa", "task.on_bad_sample=fail")
+    assert outcome.code == 1
+    assert "sample row-1: its columns are not as expected (IndexError" in outcome.err[-1]
 
 
 def test_the_cost_of_our_own_run_stays(himap: Command, tmp_path: Path) -> None:

@@ -119,11 +119,11 @@ def test_ctrl_c_does_not_wait_for_the_judge(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_the_waits_between_tries() -> None:
     with endpoint(lambda *_: Reply(status=429, body="")) as server:
-        config = replace(QUICK, base_url=server.url, backoff_s=0.4, concurrency=1)
+        config = replace(QUICK, base_url=server.url, backoff_s=1.0, concurrency=1)
         Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
             ask(config, "a")
-        time.sleep(0.6)
+        time.sleep(1.0)
         assert len(server.requests) == 1
 
 
@@ -206,6 +206,12 @@ def test_openai_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UserError, match="OPENAI_API_KEY: not set"):
         Judge(QUICK)
+
+
+def test_the_address_is_the_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    assert Judge(QUICK)._client.base_url.host == "api.openai.com"
 
 
 @pytest.mark.parametrize(

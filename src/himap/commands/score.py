@@ -78,14 +78,15 @@ def score(config: ScoreConfig, path: Path, folder: Path) -> Result:
     form = form if config.format == "auto" else config.format
     given = saved.answers(rows, form, task, path)
     samples = task.samples()
-    answered = [sample for sample in samples if sample.id in given]
-    missing = [sample.id for sample in samples if sample.id not in given]
+    answered = [sample for sample in samples if sample.id in given and not sample.error]
+    left_out = [sample for sample in samples if sample.id not in given or sample.error]
+    missing = [sample.id for sample in left_out]
     if not answered:
         raise UserError(f"answers={path}: holds no answer to task={task.name} task.split={task.split}.")
     if missing and config.task.on_bad_sample == "fail":
+        reason = left_out[0].error or f"answers={path}: no answer to sample {missing[0]}"
         raise UserError(
-            f"answers={path}: no answer to sample {missing[0]}, one of {len(missing)} (or count them with "
-            "task.on_bad_sample=skip)."
+            f"{reason.rstrip('.')}, one of {len(missing)} (or count them with task.on_bad_sample=skip)."
         )
     predictions = [task.parse(given[sample.id].text, sample) for sample in answered]
     found = task.score(answered, predictions)
@@ -138,7 +139,7 @@ def _result(
     made = Result.load(beside) if form == "himap" and beside.exists() else Result(model, "", {}, [], "", {})
     notes = [*found.notes, f"scored from saved answers ({form})"]
     if missing:
-        notes.append(f"{len(missing)} samples have no answer and are in no metric")
+        notes.append(f"{len(missing)} samples have no answer, or no sound record, and are in no metric")
     content = hashlib.sha256(path.read_bytes()).hexdigest()
     return replace(
         made,

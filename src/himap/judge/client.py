@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LONGEST_WAIT_S = 60.0
+_OPENAI = (
+    "https://api.openai.com/v1"  # the package would ask the environment, and no config.yaml would say so
+)
 MISSING_EXTRA = "task.judge: the package openai is missing (pip install 'himap[judge]')."
 
 
@@ -95,7 +98,10 @@ class Judge:
         self._has_replied = False
         # Retries are ours, so that a reply that is no reply is retried like a busy server.
         self._client = openai.OpenAI(
-            base_url=config.base_url, api_key=key or "none", max_retries=0, timeout=config.timeout_s
+            base_url=config.base_url or _OPENAI,
+            api_key=key or "none",
+            max_retries=0,
+            timeout=config.timeout_s,
         )
         self._cache = Path(config.cache).expanduser() if config.cache else None
 

@@ -29,6 +29,7 @@ class Sample:
         picture: the same for samples with the same images, by the benchmark's own name for them; they are
             asked together, so that what they share is computed once. Empty where nothing tells.
         question_id: the benchmark's own id, in its own type, for its scripts; `id` where it has none.
+        error: what is wrong with its record; its images raise it, and no answer to it can be scored.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Sample:
     group: str = ""
     picture: str = ""
     question_id: str | int | None = None
+    error: str = ""
 
     @property
     def own_id(self) -> str | int:

@@ -163,12 +163,12 @@ class Benchmark(Task):
         load = partial(decode, fetch, sample.id, key)
         return replace(sample, images=(load,), picture=picture)
 
-    def _broken(self, name: str, error: Exception) -> Sample:
+    def _broken(self, name: str, cause: Exception) -> Sample:
         """A sample that fails when it is asked, so that `task.on_bad_sample` decides about it."""
-        reason = f"its columns are not as expected ({type(error).__name__}: {error})"
-        refused = partial(refuse, f"{self.data.key}: sample {name}: {reason}")
+        reason = f"its columns are not as expected ({type(cause).__name__}: {cause})"
+        error = f"{self.data.key}: sample {name}: {reason}"
         # A group of its own: where the first sample is broken, a limit still goes by groups.
-        return Sample(name, "", (refused,), group=name, question_id=name)
+        return Sample(name, "", (partial(refuse, error),), group=name, question_id=name, error=error)
 
 
 def take(samples: Iterator[Sample], limit: int | None) -> list[Sample]:
