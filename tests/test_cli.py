@@ -152,6 +152,12 @@ def test_every_job_of_a_multirun_runs(himap: Any, tmp_path: Path) -> None:
     assert [result["pruning"] for result in results] == ["none", "fastv", "himap"]
 
 
+@pytest.mark.parametrize("experiment", ["fig5", "fig5,fig6"])
+def test_a_multirun_of_experiments_is_checked(experiment: str, himap: Any) -> None:
+    done = himap("analyze", "-m", f"experiment={experiment}", "task.limit=many")
+    assert done.err == ["task.limit=many: must be a whole number or null."]
+
+
 def test_a_multirun_fails_before_its_first_job(himap: Any, tmp_path: Path) -> None:
     done = himap("flops", "-m", "pruning.stages.deep.layer=9,10,99", "hydra.sweep.dir=many")
     assert done.code == 1

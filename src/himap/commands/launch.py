@@ -19,6 +19,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -145,9 +146,8 @@ def _combinations(verb: str, flags: Namespace) -> list[list[str]]:
     loader: ConfigLoader = GlobalHydra.instance().config_loader()
     try:
         parser = OverridesParser.create(config_loader=loader)
-        parsed = parser.parse_overrides(
-            [*_swept(flags.config_name or verb, flags.overrides), *flags.overrides]
-        )
+        swept = _swept(flags.config_name or verb, parser.parse_overrides(flags.overrides))
+        parsed = parser.parse_overrides([*swept, *flags.overrides])
         return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
     except EXPLAINED as error:
         raise explain(error, flags.overrides, OmegaConf.create({})) from error
@@ -166,9 +166,14 @@ def _for_all_jobs(arguments: Sequence[str]) -> list[str]:
     return [f"++{word}" if re.match(r"(?!hydra\.)\w+\.[\w.]+=", word) else word for word in arguments]
 
 
-def _swept(name: str, typed: Sequence[str]) -> list[str]:
+def _swept(name: str, typed: Sequence[Override]) -> list[str]:
     """What an experiment sweeps over by itself (hydra.sweeper.params); what is typed outdoes it."""
-    chosen = [word for word in typed if word.lstrip("+").startswith(("experiment=", "hydra."))]
+    # Over several experiments, experiment=fig5,fig6, Hydra sweeps without asking any of them.
+    chosen = [
+        one.input_line or ""
+        for one in typed
+        if not one.is_sweep_override() and (one.key_or_group == "experiment" or one.is_hydra_override())
+    ]
     params = hydra.compose(name, overrides=chosen, return_hydra_config=True).hydra.sweeper.get("params") or {}
     return [f"{key}={value}" for key, value in params.items()]
 

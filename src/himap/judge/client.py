@@ -24,9 +24,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LONGEST_WAIT_S = 60.0
-_OPENAI = (
-    "https://api.openai.com/v1"  # the package would ask the environment, and no config.yaml would say so
-)
+# Without it the package would ask the environment, and no config.yaml would say so.
+_OPENAI = "https://api.openai.com/v1"
 MISSING_EXTRA = "task.judge: the package openai is missing (pip install 'himap[judge]')."
 
 
