@@ -202,6 +202,20 @@ def test_a_refusal_ends_the_run_at_once(status: int) -> None:
     assert len(server.requests) <= 2
 
 
+def test_an_answer_that_the_endpoint_filters_stays_unjudged() -> None:
+    filtered = Reply(status=400, body='{"error": {"message": "too wild", "code": "content_filter"}}')
+
+    def answer(request: dict[str, Any], _: int) -> Reply:
+        return filtered if "wild" in str(request) else Reply("7")
+
+    with endpoint(answer) as server:
+        config = replace(QUICK, base_url=server.url, concurrency=1)
+        tame, wild, other = ask(config, "tame", "wild", "other")
+    assert (tame.value, wild.value, other.value) == (7.0, None, 7.0)
+    assert "too wild" in wild.reason
+    assert len(server.requests) == 3
+
+
 def test_openai_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UserError, match="OPENAI_API_KEY: not set"):

@@ -202,6 +202,8 @@ class Judge:
             except (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError) as error:
                 reason, wait = self._said(error), _retry_after(error)
             except openai.APIStatusError as error:
+                if error.code == "content_filter":  # of this one answer; the next may pass
+                    raise Unanswered(self._said(error)) from error
                 if error.status_code not in (408, 409, 425):
                     raise UserError(
                         f"task.judge.model={self._config.model}: the endpoint refuses ({self._said(error)}); "
