@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from himap.config import TrackingConfig
 from himap.report.sweep import write_report
 from himap.search.outcome import read_outcome
 from himap.search.study import run
+from tests.tasks.releases import RELEASES, write_parquet
 
 TINY = [
     "model.weights=random",
@@ -52,6 +54,23 @@ def test_a_sweep_on_a_real_model(tmp_path: Path, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit):
         main(["sweep", *TINY, "task.limit=5", f"hydra.run.dir={folder}"])
     assert "task.limit: 4 -> 5" in capsys.readouterr().err
+
+
+def test_a_front_is_not_checked_on_samples_that_were_searched_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One file, given as the data of either split."""
+    release = RELEASES["textvqa"]
+    write_parquet(replace(release, records=release.records[:2]), tmp_path / "data")
+    path = (tmp_path / "data" / "validation-00000-of-00002.parquet").rename(tmp_path / "both.parquet")
+    data = ["task=textvqa", "task.split=validation", "task.data.source=parquet", f"task.data.path={path}"]
+    with pytest.raises(SystemExit):
+        main(["sweep", *TINY, *data, "search.heldout_split=train", f"hydra.run.dir={tmp_path / 'sweep'}"])
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith(
+        "search.heldout_split=train: 1 of its samples are in task.split=validation, too, 30"
+    )
+    assert not (tmp_path / "sweep" / "study.db").exists()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from himap.config import TaskConfig
-from himap.errors import UserError
+from himap.errors import ConfigError, UserError
 from himap.paths import conf_dir
 from himap.tasks import load
 from himap.tasks.base import Task
@@ -165,6 +165,17 @@ def test_a_part_of_the_files_is_not_taken_for_the_whole(tmp_path: Path) -> None:
         task.samples()
     one = task_of("pope", tmp_path / "d", "parquet", f"data.path={tmp_path}/d/test-00001-of-00002.parquet")
     assert len(one.samples()) == 3
+
+
+def test_another_splits_data_do_not_pass_for_it(tmp_path: Path) -> None:
+    task_of("textvqa", tmp_path / "d", "parquet")
+    file = f"data.path={tmp_path}/d/validation-00000-of-00002.parquet"
+    with pytest.raises(UserError, match="is of split 'validation', not of 'train'"):
+        task_of("textvqa", tmp_path / "d", "parquet", file, "split=train").samples()
+    task = task_of("textvqa", tmp_path / "d", "parquet", file, "split=train", "data.split=validation")
+    assert len(task.samples()) == 2
+    with pytest.raises(ConfigError, match=r"task\.split=train: task\.data\.source=original has validation"):
+        task_of("textvqa", tmp_path / "o", "original", "split=train").samples()
 
 
 def test_a_damaged_or_different_parquet_file_is_named(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def _run(config: AnalyzeConfig, folder: Path) -> None:
     strategies = _strategies(config)
     prepare(config.hardware)
     task = tasks.load(config.task)
+    task.check()
     model = models.load(config.model, config.hardware)
     check_supported(model.hf)
     same = _identity(config)

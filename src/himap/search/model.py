@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from himap.config import HardwareConfig, ModelConfig, PruningConfig, StageConfig, TaskConfig, identity
-from himap.errors import ConfigError
+from himap.errors import ConfigError, UserError
 from himap.progress import Bar, Quiet
 from himap.reuse import Reuse
 from himap.search.evaluator import Job, Reply
@@ -82,8 +82,21 @@ class ModelEvaluator:
             except ConfigError as error:
                 key = "task.split" if split == self._task_config.split else "search.heldout_split"
                 raise ConfigError(str(error).replace("task.split", key)) from error
-            self._tasks[split].samples()
+            self._tasks[split].check()
+        self._refuse_shared(splits)
         self._loaded()
+
+    def _refuse_shared(self, splits: Sequence[str]) -> None:
+        """The front is checked on other samples; a path to one file may give the same for every split."""
+        searched = self._task_config.split
+        known = {sample.id for sample in self._tasks[searched].samples()}
+        for split in splits:
+            shared = [sample.id for sample in self._tasks[split].samples() if sample.id in known]
+            if split != searched and shared:
+                raise UserError(
+                    f"search.heldout_split={split}: {len(shared)} of its samples are in task.split={searched}"
+                    f", too, {shared[0]} first (is task.data.path one file for both?)."
+                )
 
     def _identity(self, strategy: Strategy, task: TaskConfig) -> dict[str, Any]:
         same = identity(self._model_config, configured(strategy), task, self._hardware)

@@ -18,7 +18,7 @@ from himap.tasks.data import Data
 from himap.tasks.hub import open_hub
 from himap.tasks.images import decode, refuse
 from himap.tasks.records import BROKEN, Record
-from himap.tasks.rows import ParquetRows, Rows, open_disk, parquet_files
+from himap.tasks.rows import ParquetRows, Rows, is_of, open_disk, parquet_files
 
 if TYPE_CHECKING:
     from himap.config import TaskConfig
@@ -139,6 +139,12 @@ class Benchmark(Task):
             return rows
         if self.data.source == "disk":
             return open_disk(path, split)
+        others = {self.HUB_SPLITS.get(name, name) for name in self.SPLITS} - {split}
+        if path.is_file() and (named := [other for other in others if is_of(path, other)]):
+            raise UserError(
+                f"task.data.path={path}: is of split {named[0]!r}, not of {split!r} (give the folder, or set "
+                "task.split or task.data.split)."
+            )
         return ParquetRows(parquet_files(path, self.data.name, split))
 
     def _read(self, rows: Rows) -> Iterator[Sample]:

@@ -116,7 +116,7 @@ def parquet_files(path: Path, name: str, split: str) -> list[Path]:
         raise UserError(f"task.data.path={path}: no such file or folder.")
     root = path / name if name and (path / name).is_dir() else path
     found = sorted(root.rglob("*.parquet"))
-    files = [file for file in found if _is_of(file, split)]
+    files = [file for file in found if is_of(file, split)]
     if not files:
         there = ", ".join(str(file.relative_to(root)) for file in found[:5]) or "none"
         raise UserError(
@@ -143,7 +143,8 @@ def _refuse_gaps(path: Path, files: Sequence[Path]) -> None:
                 )
 
 
-def _is_of(file: Path, split: str) -> bool:
+def is_of(file: Path, split: str) -> bool:
+    """Whether a file's place says that it holds a split, as the hub's files do."""
     return file.stem == split or file.name.startswith(f"{split}-") or file.parent.name == split
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from himap.errors import ConfigError
 from himap.metrics.vqa import soft_accuracy
 from himap.tasks.base import Sample, Score
 from himap.tasks.benchmark import QWEN, SHORT, Benchmark
@@ -36,6 +37,11 @@ class TextVqa(Benchmark):
         )
 
     def original(self, root: Path) -> Iterator[tuple[Sample, Path]]:
+        if self.split != "validation":
+            raise ConfigError(
+                f"task.split={self.split}: task.data.source=original has validation alone (LLaVA released "
+                "the OCR tokens of that)."
+            )
         images = self.images_in(root / "train_images")
         truth: dict[tuple[str, str], list[Record]] = {}
         for item in read_json(root / "TextVQA_0.5.1_val.json")["data"]:
