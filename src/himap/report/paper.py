@@ -175,7 +175,7 @@ def _grid(title: str, rows: Sequence[Cell], reasons: dict[str, int]) -> Any:
     grid = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("model", "pruning"):
         grid.add_column(heading, overflow="fold")
-    for heading in ("paper", "ours", "95 % interval", "diff.", "samples"):
+    for heading in ("paper", "ours", "95 %", "diff.", "samples"):
         grid.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         paper = "" if row.paper is None else f"{row.paper:.1f}"
