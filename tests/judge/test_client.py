@@ -81,7 +81,7 @@ def test_a_server_that_never_recovers_leaves_the_sample_unjudged() -> None:
     with endpoint(
         lambda request, _: Reply("7") if "good" in str(request) else Reply(status=500, body="")
     ) as server:
-        bad, good = ask(replace(QUICK, base_url=server.url), "bad", "good")
+        good, bad = ask(replace(QUICK, base_url=server.url, concurrency=1), "good", "bad")
     assert (bad.value, good.value) == (None, 7.0)
     assert "4 requests failed" in bad.reason
     assert len(server.requests) == 5
