@@ -152,6 +152,18 @@ def test_every_job_of_a_multirun_runs(himap: Any, tmp_path: Path) -> None:
     assert [result["pruning"] for result in results] == ["none", "fastv", "himap"]
 
 
+def test_an_experiment_of_ones_own_sweeps_over_what_it_says(himap: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    grid = "# @package _global_\nhydra: {sweeper: {params: {analysis: 'kept,saliency'}}}\n"
+    (tmp_path / "mine" / "experiment" / "own.yaml").write_text(grid)
+    words = ("analyze", "-m", "--config-dir", "mine", "experiment=own")
+    # A key of `kept` alone: the second job of the grid is known to lack it.
+    done = himap(*words, "analysis.show=3")
+    assert done.err[-1].startswith("analysis.show=3: unknown key")
+    done = himap(*words, "analysis.show=three", "analysis=kept")
+    assert done.err == ["analysis.show=three: must be a whole number."]
+
+
 @pytest.mark.parametrize("experiment", ["fig5", "fig5,fig6"])
 def test_a_multirun_of_experiments_is_checked(experiment: str, himap: Any) -> None:
     done = himap("analyze", "-m", f"experiment={experiment}", "task.limit=many")

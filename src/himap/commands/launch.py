@@ -33,6 +33,8 @@ from himap.paths import conf_dir
 _ERROR = "error.txt"
 
 Run = Callable[[Any, Path], None]
+Compose = Callable[..., DictConfig]
+"""What `himap.config.compose.composer` gives."""
 
 
 def launch(verb: str, schema: type, run: Run, arguments: Sequence[str]) -> None:
@@ -134,11 +136,12 @@ def holding(folder: Path, together: bool = False) -> Iterator[None]:
 def _check(verb: str, schema: type, flags: Namespace) -> None:
     """Check every combination that would run: the last of a long multirun fails at the first second, too."""
     with composer(flags.config_dir) as composed:
-        for overrides in _combinations(verb, flags):
-            parse(schema, composed(flags.config_name or verb, overrides), overrides)
+        name = flags.config_name or verb
+        for overrides in _combinations(name, flags, composed):
+            parse(schema, composed(name, overrides), overrides)
 
 
-def _combinations(verb: str, flags: Namespace) -> list[list[str]]:
+def _combinations(name: str, flags: Namespace, composed: Compose) -> list[list[str]]:
     if not flags.multirun:
         return [flags.overrides]
     if _other_sweeper(flags):
@@ -146,7 +149,7 @@ def _combinations(verb: str, flags: Namespace) -> list[list[str]]:
     loader: ConfigLoader = GlobalHydra.instance().config_loader()
     try:
         parser = OverridesParser.create(config_loader=loader)
-        swept = _swept(flags.config_name or verb, parser.parse_overrides(flags.overrides))
+        swept = _swept(name, parser.parse_overrides(flags.overrides), composed)
         parsed = parser.parse_overrides([*swept, *flags.overrides])
         return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
     except EXPLAINED as error:
@@ -166,7 +169,7 @@ def _for_all_jobs(arguments: Sequence[str]) -> list[str]:
     return [f"++{word}" if re.match(r"(?!hydra\.)\w+\.[\w.]+=", word) else word for word in arguments]
 
 
-def _swept(name: str, typed: Sequence[Override]) -> list[str]:
+def _swept(name: str, typed: Sequence[Override], composed: Compose) -> list[str]:
     """What an experiment sweeps over by itself (hydra.sweeper.params); what is typed outdoes it."""
     # Over several experiments, experiment=fig5,fig6, Hydra sweeps without asking any of them.
     chosen = [
@@ -174,7 +177,7 @@ def _swept(name: str, typed: Sequence[Override]) -> list[str]:
         for one in typed
         if not one.is_sweep_override() and (one.key_or_group == "experiment" or one.is_hydra_override())
     ]
-    params = hydra.compose(name, overrides=chosen, return_hydra_config=True).hydra.sweeper.get("params") or {}
+    params = composed(name, chosen, hydra=True).hydra.sweeper.get("params") or {}
     return [f"{key}={value}" for key, value in params.items()]
 
 

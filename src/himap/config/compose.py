@@ -121,14 +121,17 @@ def compose(
 
 @contextmanager
 def composer(config_dir: Path | str | None = None) -> Iterator[Any]:
-    """Give a function `(verb, overrides) -> DictConfig` that composes from conf/ and `config_dir`."""
+    """Give a function `(verb, overrides) -> DictConfig` that composes from conf/ and `config_dir`.
+
+    With `hydra=True` the configuration has Hydra's own part, too.
+    """
     extra = []
     if config_dir is not None:
         extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
 
-    def composed(verb: str, overrides: Sequence[str]) -> DictConfig:
+    def composed(verb: str, overrides: Sequence[str], hydra: bool = False) -> DictConfig:
         try:
-            return hydra_compose(verb, overrides=[*extra, *overrides])
+            return hydra_compose(verb, overrides=[*extra, *overrides], return_hydra_config=hydra)
         except EXPLAINED as error:
             raise explain(error, overrides, _without_keys(verb, extra, overrides)) from error
 
