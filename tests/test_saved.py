@@ -226,6 +226,12 @@ def test_a_question_asked_twice_is_answered_in_order_and_other_wordings_are_foun
         saved.answers([{**rows[0], "prompt": prompt}], "llava", task, tmp_path / "a.jsonl")
 
 
+def test_an_answer_beyond_the_limit_is_refused_with_the_limit(tmp_path: Path) -> None:
+    task = task_of("pope", tmp_path / "parquet", "parquet", "limit=2")
+    with pytest.raises(UserError, match=r"'popular-1', which is no sample of \S+ \S+ task\.limit=2"):
+        saved.answers(ours(tmp_path, POPE), "himap", task, tmp_path / "a.jsonl")
+
+
 def test_a_form_that_the_file_has_not_is_refused(himap: Command, tmp_path: Path) -> None:
     outcome = score(himap, tmp_path, ours(tmp_path, POPE), "pope", "format=lmms_eval")
     assert outcome.code == 1

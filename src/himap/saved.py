@@ -176,4 +176,5 @@ def _plain(text: str) -> str:
 
 
 def _where(task: Task) -> str:
-    return f"task={task.name} task.split={task.split}"
+    limit = getattr(task, "limit", None)
+    return f"task={task.name} task.split={task.split}" + (f" task.limit={limit}" if limit else "")

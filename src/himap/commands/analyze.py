@@ -48,7 +48,7 @@ def _run(config: AnalyzeConfig, folder: Path) -> None:
     strategies = _strategies(config)
     prepare(config.hardware)
     task = tasks.load(config.task)
-    task.check()
+    task.samples()  # what is wrong with the data comes before a model is loaded
     model = models.load(config.model, config.hardware)
     check_supported(model.hf)
     same = _identity(config)

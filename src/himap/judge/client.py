@@ -207,7 +207,8 @@ class Judge:
                 if error.status_code not in (408, 409, 425):
                     raise UserError(
                         f"task.judge.model={self._config.model}: the endpoint refuses ({self._said(error)}); "
-                        f"check task.judge.base_url and the key in {self._config.key_variable}."
+                        "check whether it has this model, task.judge.base_url, and the key in "
+                        f"{self._config.key_variable}."
                     ) from error
                 reason, wait = self._said(error), None
             # A body that is no JSON, or JSON without a message.
