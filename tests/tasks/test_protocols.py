@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from himap.errors import ConfigError
+from himap.errors import ConfigError, UserError
 from himap.tasks.base import Generation, Sample, Task
 from tests.tasks.releases import RELEASES, SHORT, write_parquet
 from tests.tasks.test_sources import task_of
@@ -100,6 +100,21 @@ def test_decoding_follows_the_family_and_can_be_changed(name: str, tmp_path: Pat
     assert (task.generation_for("llava"), task.generation_for("qwen_vl_chat")) == DECODING[name]
     changed = task_of(name, tmp_path / "data", "parquet", "generation.max_new_tokens=77")
     assert {changed.generation_for(f).max_new_tokens for f in ("llava", "qwen_vl_chat")} == {77}
+
+
+def test_a_longest_answer_below_the_shortest_shortens_that(tmp_path: Path) -> None:
+    task = task_of("nocaps", tmp_path / "data", "parquet", "generation.max_new_tokens=5")
+    assert task.generation_for("qwen_vl_chat") == Generation(5, 5, length_penalty=0.0)
+
+
+def test_data_without_ocr_tokens_serve_without_them(tmp_path: Path) -> None:
+    release = RELEASES["textvqa"]
+    types = {name: kind for name, kind in release.types.items() if name != "ocr_tokens"}
+    write_parquet(replace(release, types=types), tmp_path / "data")
+    plain = prompts("textvqa", tmp_path, "llava", "options.ocr=false")
+    assert plain[1] == f"What does sign 1 say?{SHORT}"
+    with pytest.raises(UserError, match="the column 'ocr_tokens' is missing"):
+        prompts("textvqa", tmp_path, "llava")
 
 
 def test_qwens_short_answers_are_completions_and_its_letters_are_ranked(tmp_path: Path) -> None:

@@ -90,7 +90,9 @@ class Benchmark(Task):
 
     def generation_for(self, family: str) -> Generation:
         qwen = self.QWEN_GENERATION if family == QWEN else None
-        return replace(qwen or self.GENERATION, **self._changes)
+        chosen = replace(qwen or self.GENERATION, **self._changes)
+        # A longest answer below the protocol's shortest one shortens that, too.
+        return replace(chosen, min_new_tokens=min(chosen.min_new_tokens, chosen.max_new_tokens))
 
     def prompt(self, sample: Sample, family: str) -> Prompt:
         images = tuple(load() for load in sample.images)

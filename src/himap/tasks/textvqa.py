@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from himap.errors import ConfigError
 from himap.metrics.vqa import soft_accuracy
@@ -17,21 +17,29 @@ from himap.tasks.benchmark import QWEN, SHORT, Benchmark
 from himap.tasks.records import Record, read_json, read_lines, ten
 from himap.tasks.scores import accuracy
 
+if TYPE_CHECKING:
+    from himap.config import TaskConfig
+
 _OCR = "Reference OCR token: "
 
 
 class TextVqa(Benchmark):
     SPLITS = ("train", "validation")
-    COLUMNS = ("question_id", "image_id", "question", "answers", "ocr_tokens")
+    COLUMNS: tuple[str, ...] = ("question_id", "image_id", "question", "answers", "ocr_tokens")
     PICTURE = "image_id"
     OPTIONS: ClassVar = {"ocr": bool}
+
+    def __init__(self, config: TaskConfig) -> None:
+        super().__init__(config)
+        if not self.options["ocr"]:
+            self.COLUMNS = tuple(column for column in self.COLUMNS if column != "ocr_tokens")
 
     def sample(self, record: Record, row: int) -> Sample:
         return Sample(
             id=str(record["question_id"]),
             question=record["question"],
             references=ten(record["answers"]),
-            ocr_tokens=tuple(record["ocr_tokens"]),
+            ocr_tokens=tuple(record["ocr_tokens"]) if self.options["ocr"] else (),
             # LLaVA's script joins on the image and the question's text.
             question_id=record["image_id"],
         )
