@@ -14,7 +14,7 @@ from himap.answers import Answers, Row
 from himap.asking import answer_each, answered, can_fork, encoded, failed, layout_of, open_branches
 from himap.batches import Failures, in_batches
 from himap.conclude import conclude
-from himap.errors import HimapError
+from himap.errors import UserError
 from himap.progress import Bar, Quiet
 from himap.result import Result
 from himap.reuse import Reuse
@@ -117,10 +117,16 @@ def identity_of(model: Model, strategy: Strategy, task: Task) -> dict[str, Any]:
 
 
 def check_ids(task: Task, samples: Sequence[Sample]) -> None:
-    """Refuse a task that gives two samples one id, for their answers would be mixed up."""
+    """Refuse a task that gives two samples one id, for their answers would be mixed up.
+
+    Raises:
+        UserError: it does.
+    """
     twice = [name for name, n in Counter(sample.id for sample in samples).items() if n > 1]
     if twice:
-        raise HimapError(f"task={task.name}: the sample id {twice[0]!r} occurs more than once.")
+        raise UserError(
+            f"task={task.name}: the sample id {twice[0]!r} occurs more than once (give each its own)."
+        )
 
 
 def _answer_all(

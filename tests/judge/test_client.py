@@ -185,6 +185,17 @@ def test_the_key_comes_from_the_environment_and_is_kept_nowhere(
     assert not any("sk-secret" in path.read_text() for path in tmp_path.rglob("*.json"))
 
 
+def test_fields_of_the_request_take_the_protocols_place(tmp_path: Path) -> None:
+    newer = {"max_tokens": None, "max_completion_tokens": 200, "temperature": None, "seed": 1}
+    with endpoint(lambda request, n: Reply("7")) as server:
+        plain = replace(QUICK, base_url=server.url, cache=str(tmp_path))
+        ask(plain, "how good?")
+        ask(replace(plain, request=newer), "how good?")
+    sent = [{k: v for k, v in one.items() if k not in ("model", "messages")} for one in server.requests]
+    assert sent == [{"temperature": 0.0, "max_tokens": 3}, {"max_completion_tokens": 200, "seed": 1}]
+    assert plain.identity() != replace(plain, request=newer).identity()
+
+
 def test_no_more_requests_at_once_than_configured() -> None:
     with endpoint(lambda *_: Reply("7", wait_s=0.05)) as server:
         verdicts = ask(replace(QUICK, base_url=server.url, concurrency=3), *map(str, range(12)))
@@ -237,6 +248,7 @@ def test_the_address_is_the_configurations(monkeypatch: pytest.MonkeyPatch) -> N
         ("timeout_s", 0),
         ("base_url", "http://me:key@host/v1"),
         ("base_url", "localhost:8000"),
+        ("request", {"messages": []}),
     ],
 )
 def test_wrong_settings_are_refused(key: str, value: Any) -> None:

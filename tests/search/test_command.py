@@ -73,6 +73,16 @@ def test_a_front_is_not_checked_on_samples_that_were_searched_on(
     assert not (tmp_path / "sweep" / "study.db").exists()
 
 
+def test_a_split_without_ground_truth_cannot_be_searched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["task=vqav2", "task.split=testdev", "task.data.source=parquet", f"task.data.path={tmp_path}"]
+    with pytest.raises(SystemExit):
+        main(["sweep", *TINY, *data, "search.heldout_split=val", f"hydra.run.dir={tmp_path / 'sweep'}"])
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("task.split=testdev: its ground truth is on a server")
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

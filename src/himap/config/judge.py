@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from himap.errors import ConfigError
@@ -18,6 +18,8 @@ class JudgeConfig:
         base_url: the endpoint; null takes OpenAI's.
         key_variable: the environment variable that holds the key; endpoints of one's own often need none.
         prompt: the user's copy of the released file with the official prompt; null takes himap's own wording.
+        request: fields of the request that take the protocol's place, null leaving one out; for models that
+            know no `max_tokens`: {max_tokens: null, max_completion_tokens: 2000, temperature: null}.
         runs: how often every answer is graded; the score is the mean.
         concurrency: requests at once.
         retries: how often a request that failed (busy, broken, no connection) is sent again.
@@ -31,6 +33,7 @@ class JudgeConfig:
     base_url: str | None = None
     key_variable: str = "OPENAI_API_KEY"
     prompt: str | None = None
+    request: dict[str, Any] = field(default_factory=dict)
     runs: int = 1
     concurrency: int = 8
     retries: int = 6
@@ -44,6 +47,9 @@ class JudgeConfig:
             at_least(f"task.judge.{key}", getattr(self, key), 1)
         for key in ("retries", "backoff_s"):
             at_least(f"task.judge.{key}", getattr(self, key), 0)
+        for key in ("model", "messages", "n", "stream"):
+            if key in self.request:
+                raise ConfigError(f"task.judge.request.{key}: cannot be set (himap needs it as it is).")
         if not self.timeout_s > 0:
             raise ConfigError(f"task.judge.timeout_s={self.timeout_s}: must be above 0.")
         if self.base_url is not None and "@" in self.base_url:
@@ -59,4 +65,4 @@ class JudgeConfig:
 
     def identity(self) -> dict[str, Any]:
         """The part that changes a grade."""
-        return {key: asdict(self)[key] for key in ("model", "prompt", "runs", "attempts")}
+        return {key: asdict(self)[key] for key in ("model", "prompt", "request", "runs", "attempts")}

@@ -182,7 +182,10 @@ class Judge:
     def _path(self, request: Request, attempt: int) -> Path | None:
         if self._cache is None:
             return None
-        asked = {"base_url": self._config.base_url, "model": self._config.model, "attempt": attempt}
+        config = self._config
+        asked: dict[str, Any] = {"base_url": config.base_url, "model": config.model, "attempt": attempt}
+        if config.request:
+            asked["request"] = config.request
         text = json.dumps({**asked, **asdict(request)}, sort_keys=True)
         name = hashlib.sha256(text.encode("utf-8")).hexdigest()
         return self._cache / name[:2] / f"{name}.json"
@@ -222,11 +225,12 @@ class Judge:
         messages: list[Any] = [{"role": "user", "content": request.user}]
         if request.system:
             messages.insert(0, {"role": "system", "content": request.system})
+        protocol = {"temperature": request.temperature, "max_tokens": request.max_tokens}
+        fields = {**protocol, **self._config.request}
         return self._client.chat.completions.create(
             model=self._config.model,
             messages=messages,
-            temperature=request.temperature,
-            max_tokens=request.max_tokens,
+            extra_body={name: value for name, value in fields.items() if value is not None},
         )
 
     def _wait(self, retry: int) -> float:

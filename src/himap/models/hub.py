@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,6 @@ def checkpoint_folder(path: str, revision: str | None, weights: Sequence[str] = 
 
 
 def _snapshot(path: str, revision: str | None, weights: Sequence[str]) -> Path:
-    import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -45,6 +46,13 @@ def _snapshot(path: str, revision: str | None, weights: Sequence[str]) -> Path:
         RevisionNotFoundError,
     )
 
+    # What is raised without a connection: the HTTP library is the hub's own choice and changes with it.
+    libraries = [import_module(name) for name in ("httpx", "httpx2") if find_spec(name)]
+    unreachable: tuple[type[Exception], ...] = (
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        *(library.TransportError for library in libraries),
+    )
     try:
         return Path(snapshot_download(path, revision=revision, allow_patterns=[*_DESCRIPTIONS, *weights]))
     except GatedRepoError as error:  # before RepositoryNotFoundError, its parent
@@ -61,7 +69,7 @@ def _snapshot(path: str, revision: str | None, weights: Sequence[str]) -> Path:
         raise UserError(
             f"model.revision={revision}: {path} has no such revision (see its page on the hub)."
         ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.TransportError) as error:
+    except unreachable as error:
         raise UserError(
             f"model.path={path}: no such folder, not in the hub's cache, and the hub cannot be reached "
             "(go online, or give a folder)."

@@ -82,6 +82,11 @@ class ModelEvaluator:
             except ConfigError as error:
                 key = "task.split" if split == self._task_config.split else "search.heldout_split"
                 raise ConfigError(str(error).replace("task.split", key)) from error
+            if not self._tasks[split].is_scored:
+                raise ConfigError(
+                    f"task.split={split}: its ground truth is on a server, so nothing tells trials apart "
+                    "(search on a split that is scored here)."
+                )
             self._tasks[split].check()
         self._refuse_shared(splits)
         self._loaded()

@@ -108,11 +108,13 @@ class Task(ABC):
         name: the configuration's name.
         split: which part of the data.
         generation: decoding settings of the protocol.
+        is_scored: whether the ground truth is here; else a server scores a file of `files`.
     """
 
     name: str
     split: str
     generation: Generation
+    is_scored: bool = True
 
     @abstractmethod
     def samples(self) -> Sequence[Sample]:

@@ -38,7 +38,8 @@ class VqaV2(Benchmark):
 
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)
-        truth = ("answers", "answer_type") if self.split == "val" else ()
+        self.is_scored = self.split == "val"
+        truth = ("answers", "answer_type") if self.is_scored else ()
         self.COLUMNS = ("question_id", "question", *truth)
 
     def sample(self, record: Record, row: int) -> Sample:
