@@ -71,6 +71,18 @@ def test_wrong_words_are_one_line(himap: Command, tmp_path: Path) -> None:
         assert line.startswith(message)
 
 
+def test_failed_runs_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "error.txt").write_text("model.path=x: no such folder.\n")
+    with pytest.raises(UserError, match=r"no result; 1 failed, the first with: model\.path=x: no"):
+        run([tmp_path])
+    (tmp_path / "good").mkdir()
+    content = synthetic.answer(synthetic.HIMAP, "search", tmp_path / "good")
+    (tmp_path / "good" / "result.json").write_text(json.dumps(content))
+    run([tmp_path])
+    assert f"failed: {tmp_path / 'bad'}: model.path=x: no such folder." in capsys.readouterr().out
+
+
 def test_missing_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         find_results([tmp_path / "nothing"])

@@ -59,6 +59,7 @@ def _print_all(folders: Sequence[Path]) -> None:
     from himap.report.table import (
         analysis_rows_of,
         find_analyses,
+        find_errors,
         find_results,
         print_front,
         print_results,
@@ -73,3 +74,5 @@ def _print_all(folders: Sequence[Path]) -> None:
     for sweep in sweeps:
         print(sweep)
         print_front(write_report(sweep))
+    for folder, reason in find_errors(folders):
+        print(f"failed: {folder}: {reason}")

@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from himap.report.table import is_comparable
+from himap.report.table import find_errors, is_comparable
 from himap.rules import one_of
 
 _PLAIN_FASTV_HIMAP = ("none", "fastv", "himap")
@@ -130,14 +130,8 @@ def _cell(
 
 def _errors(folders: Sequence[Path]) -> dict[tuple[str, str, str], str]:
     """What runs that failed said, by task, model and strategy."""
-    errors = {}
-    for folder in folders:
-        for path in sorted(folder.rglob("error.txt")):
-            if not (path.parent / "result.json").exists():
-                key = _key(path.parent / "config.yaml")
-                if key is not None:
-                    errors[key] = path.read_text(encoding="utf-8").strip()
-    return errors
+    said = {_key(folder / "config.yaml"): reason for folder, reason in find_errors(folders)}
+    return {key: reason for key, reason in said.items() if key is not None}
 
 
 def _key(path: Path) -> tuple[str, str, str] | None:

@@ -86,6 +86,10 @@ def find_results(folders: Sequence[Path]) -> tuple[list[tuple[Path, dict[str, An
     results, sweeps = collect(folders)
     if not results and not sweeps and not find_analyses(folders):
         places = " ".join(map(str, folders))
+        if errors := find_errors(folders):
+            raise UserError(
+                f"himap report {places}: no result; {len(errors)} failed, the first with: {errors[0][1]}"
+            )
         raise UserError(
             f"himap report {places}: no result.json or study.json below (run himap evaluate first)."
         )
@@ -115,6 +119,16 @@ def find_analyses(folders: Sequence[Path]) -> list[tuple[Path, dict[str, Any]]]:
     """The results of `himap analyze` below folders; each has its analysis.json beside it."""
     paths = [path for folder in folders for path in _walk(folder) if _is_analysis(path.parent)]
     return [(path.parent, Result.load(path).to_dict()) for path in paths]
+
+
+def find_errors(folders: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Runs below folders that failed without a result, and what they said."""
+    paths = [path for folder in folders for path in sorted(folder.rglob("error.txt"))]
+    return [
+        (path.parent, path.read_text(encoding="utf-8").strip())
+        for path in paths
+        if not (path.parent / "result.json").exists()
+    ]
 
 
 def _is_analysis(folder: Path) -> bool:
