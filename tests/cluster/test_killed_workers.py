@@ -21,7 +21,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 SCRIPT = Path(__file__).with_name("mortal_worker.py")
 SYNTHETIC = Path(__file__).parents[1] / "search"
-N_WORKERS, N_TRIALS, SECONDS = 4, 60, 0.7
+# Long enough for several kills, also where workers start at once.
+N_WORKERS, N_TRIALS, SECONDS = 4, 60, 1.0
 
 
 def storage_of(kind: str) -> str:
@@ -63,8 +64,8 @@ def test_workers_killed_at_random(kind: str, tmp_path: Path) -> None:
             assert not changed, "a finished trial stays as it is"
             seen = now
             if time.monotonic() > next_kill:
-                next_kill = time.monotonic() + rng.uniform(2, 5)
-                workers[rng.randrange(N_WORKERS)].send_signal(signal.SIGKILL)
+                next_kill = time.monotonic() + rng.uniform(1, 3)
+                rng.choice([worker for worker in workers if worker.poll() is None]).kill()
                 n_kills += 1
             for i, worker in enumerate(workers):
                 code = worker.poll()

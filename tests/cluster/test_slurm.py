@@ -47,21 +47,26 @@ class Sweep:
     def __init__(self, folder: Path, trials: int) -> None:
         self.folder = folder
         self._words = [*SMALL, f"search.trials={trials}", f"hydra.run.dir={folder}"]
-        self.process: subprocess.Popen[str] | None = None
+        self._window = folder.with_suffix(".txt")
+        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "himap", "sweep", *self._words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        with open(self._window, "wb") as window:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "himap", "sweep", *self._words],
+                stdout=window,
+                stderr=subprocess.STDOUT,
+            )
 
     def end(self) -> tuple[int, str]:
         assert self.process is not None
-        out, _ = self.process.communicate(timeout=600)
-        print(out)
-        return self.process.returncode, out
+        code = self.process.wait(timeout=600)
+        print(self.printed)
+        return code, self.printed
+
+    @property
+    def printed(self) -> str:
+        return self._window.read_text()
 
     @property
     def n_done(self) -> int:
@@ -80,7 +85,7 @@ class Sweep:
         deadline = time.monotonic() + 400
         while not condition():
             assert time.monotonic() < deadline, f"it never came; {self.n_done} done, {states()}"
-            assert self.process is None or self.process.poll() is None, self.process.communicate()[0]
+            assert self.process is None or self.process.poll() is None, self.printed
             time.sleep(0.2)
 
 
@@ -145,7 +150,8 @@ def test_a_preempted_worker_is_queued_again(tmp_path: Path) -> None:
 
 
 def test_a_window_that_is_closed_and_jobs_that_are_cancelled(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path / "sweep", trials=10)
+    # More than two jobs evaluate while a window is opened again.
+    sweep = Sweep(tmp_path / "sweep", trials=40)
     sweep.start()
     sweep.until(lambda: sweep.n_done >= 1)
     assert sweep.process is not None
@@ -156,7 +162,7 @@ def test_a_window_that_is_closed_and_jobs_that_are_cancelled(tmp_path: Path) -> 
     assert code == 130 and "the jobs go on without this window" in out
     assert sorted(states()) == sorted(jobs)
     sweep.start()
-    sweep.until(lambda: sweep.n_done >= 3)
+    sweep.until(lambda: "work in" in sweep.printed)
     assert sweep.jobs == jobs, "a second start watches those that run, and submits no more"
     slurm("scancel", jobs[0].partition("_")[0])
     code, out = sweep.end()
@@ -164,7 +170,7 @@ def test_a_window_that_is_closed_and_jobs_that_are_cancelled(tmp_path: Path) -> 
     sweep.start()
     code, out = sweep.end()
     assert code == 0, out
-    assert len(read_outcome(sweep.folder).trials) == 10
+    assert len(read_outcome(sweep.folder).trials) == 40
     assert not set(sweep.jobs) & set(jobs)
 
 
