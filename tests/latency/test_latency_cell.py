@@ -133,6 +133,22 @@ def test_an_execution_that_refuses_is_named_and_the_others_go_on() -> None:
         measure(TinyModel(), config(execution=["graphs"]), SHAPE, lambda: None)
 
 
+def test_an_execution_that_breaks_does_not_lose_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = cell._make
+
+    def without_compiler(kind: str, *rest: Any) -> Any:
+        if kind == "compiled":
+            raise RuntimeError("no C++ compiler\nwas found")
+        return make(kind, *rest)
+
+    monkeypatch.setattr(cell, "_make", without_compiler)
+    raw = measure(TinyModel(), config(execution=["compiled", "eager"]), SHAPE, lambda: None)
+    assert raw.refused == {"compiled": "uniform: RuntimeError: no C++ compiler was found"}
+    assert {kind for _, kind in raw.jobs} == {"eager"}
+    with pytest.raises(UserError, match="none cannot be run: compiled: .*RuntimeError: no C"):
+        measure(TinyModel(), config(execution=["compiled"]), SHAPE, lambda: None)
+
+
 def test_the_model_is_left_as_it_was() -> None:
     model = TinyModel()
     measure(model, config(), SHAPE, lambda: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -24,7 +25,10 @@ from himap.latency.tower import given_features
 from himap.models.base import Model
 from himap.strategy import Stage, Strategy
 
+log = logging.getLogger(__name__)
+
 _ENERGY_BLOCKS = 3
+_LONGEST_REASON = 300
 
 
 @dataclass
@@ -103,12 +107,18 @@ def _measure(
                     job = Job(name, kind, _make(kind, model, strategy, inputs, shape.n_new), answer)
                     stack.callback(job.execution.close)
                     job.run(inputs)
-                jobs[name].append(job)
-                raw.peak_bytes[name, kind] = taken.n_bytes
                 for _ in range(config.warmup):
                     job.time(inputs, model.device)
+                jobs[name].append(job)
+                raw.peak_bytes[name, kind] = taken.n_bytes
+            except torch.OutOfMemoryError:
+                raise
             except UserError as error:
                 raw.refused[kind] = str(error)
+            # A machine without a compiler, say: what the other executions take is no less true.
+            except Exception as error:
+                log.debug("%s, %s", name, kind, exc_info=True)
+                raw.refused[kind] = f"{name}: {_line(error)}"
             advance()
     for name in strategies:
         if not jobs[name]:
@@ -186,6 +196,11 @@ def _weigh(
                 torch.cuda.synchronize(model.device)
 
             raw.energy_j.setdefault(name, []).append(counter.per_run(run, config.energy_s))
+
+
+def _line(error: Exception) -> str:
+    """An error of other people's code as one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LONGEST_REASON]
 
 
 def _reasons(raw: Raw) -> str:
