@@ -40,7 +40,7 @@ from himap.result import environment
 from himap.search.front import Point, hypervolume
 from himap.search.group import MOST, size
 from himap.search.promise import Chooser
-from himap.search.propose import Proposer, known_of
+from himap.search.propose import Proposer, known_of, waiting
 from himap.search.sampler import DYNAMIC, LEARNING, make_sampler
 from himap.search.space import Params
 from himap.search.study import Sweep, first_configurations
@@ -83,7 +83,7 @@ def study(sweep: Sweep, group: int | str, accuracy: Accuracy) -> tuple[list[Poin
     found = optuna.create_study(
         directions=["maximize", "minimize"], sampler=make_sampler(config, config.seed)
     )
-    proposer = Proposer(found, space, config.sampler, config.seed, Chooser(space, sweep.cost, sweep.units))
+    proposer = Proposer(space, config.sampler, config.seed, Chooser(space, sweep.cost, sweep.units))
     for params in first_configurations(sweep):
         found.enqueue_trial(space.fixed(params), skip_if_exists=True)
     points: list[Point] = []
@@ -96,7 +96,11 @@ def study(sweep: Sweep, group: int | str, accuracy: Accuracy) -> tuple[list[Poin
         taken: list[tuple[Any, Params]] = []
         n_copies = 0
         while len(taken) < min(n if group == "auto" else int(group), left):
-            proposer.propose([params for _, params in taken], force=n_copies >= 8)
+            now = found.get_trials(deepcopy=False)
+            if (proposer.own or n_copies >= 8) and not waiting(now):
+                chosen = proposer.choose(now, [params for _, params in taken])
+                assert chosen is not None
+                found.enqueue_trial(space.fixed(chosen))
             trial = found.ask()
             params = space.suggest(trial, dynamic=config.sampler in DYNAMIC)
             key = space.key(space.strategy(params))

@@ -2,9 +2,10 @@
 
 The cost of a trial is the time of its worker between two evaluations: claiming a trial under the folder's
 lock, asking the sampler, writing results, telling the database. Prints its share of a trial for each storage
-and keeps benchmarks/results/storage_cost.json. With the random sampler the cost is the storage's; the default
-sampler's own arithmetic comes on top and is reported beside it. PostgreSQL is measured where
-HIMAP_TEST_POSTGRES names one: python tests/cluster/serve.py .venv/bin/python benchmarks/storage_cost.py
+and keeps benchmarks/results/storage_cost.json. With the sampler `random` the cost is the storage's; the
+default sampler, `ehvi`, adds its own arithmetic, and Optuna's `tpe` its own and four questions to the
+database a trial. The first two are held to the limit. PostgreSQL is measured where HIMAP_TEST_POSTGRES names
+one: python tests/cluster/serve.py .venv/bin/python benchmarks/storage_cost.py
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from himap.result import environment
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "search"))
 LIMIT = 0.05
+HELD, BESIDE = ("random", "ehvi"), ("tpe",)
 
 
 def main() -> None:
@@ -46,12 +48,17 @@ def main() -> None:
     if url := os.environ.get("HIMAP_TEST_POSTGRES"):
         storages["postgresql"] = url
     costs: dict[str, dict[str, Any]] = {}
-    for sampler in ("random", "tpe"):
+    for sampler in (*HELD, *BESIDE):
         for name, storage in storages.items():
             costs.setdefault(name, {})[sampler] = found = measure(given, sampler, storage)
             spent = f"{found['mean_ms']} ms, {found['cpu_ms']} ms of them CPU"
             print(f"{name}, {sampler}: {found['share']:.1%} of a trial ({spent})", flush=True)
-    missed = [name for name, cost in costs.items() if cost["random"]["share"] >= LIMIT]
+    missed = [
+        f"{name}, {sampler}"
+        for name, cost in costs.items()
+        for sampler in HELD
+        if cost[sampler]["share"] >= LIMIT
+    ]
     content = {
         "workers": given.workers,
         "trials": given.workers * given.trials,
@@ -63,7 +70,7 @@ def main() -> None:
         "environment": environment("cpu"),
     }
     write_json(Path(__file__).parent / "results" / "storage_cost.json", content)
-    sys.exit(f"above {LIMIT:.0%}: {', '.join(missed)}" if missed else 0)
+    sys.exit(f"above {LIMIT:.0%}: {'; '.join(missed)}" if missed else 0)
 
 
 def measure(given: argparse.Namespace, sampler: str, storage: str) -> dict[str, Any]:
@@ -120,7 +127,7 @@ def work(folder: str, storage: str, sampler: str, name: str, *, trials: int, sec
         name=name,
         sampler=sampler,
         group=1,
-        seeds=24 if sampler == "tpe" else 0,
+        seeds=0 if sampler == "random" else 24,
         heldout_points=0,
     )
     run(sweep, place, evaluate)

@@ -145,7 +145,7 @@ def test_an_execution_that_breaks_does_not_lose_the_others(monkeypatch: pytest.M
     raw = measure(TinyModel(), config(execution=["compiled", "eager"]), SHAPE, lambda: None)
     assert raw.refused == {"compiled": "uniform: RuntimeError: no C++ compiler was found"}
     assert {kind for _, kind in raw.jobs} == {"eager"}
-    with pytest.raises(UserError, match="none cannot be run: compiled: .*RuntimeError: no C"):
+    with pytest.raises(UserError, match=r"none cannot be run: compiled: .*RuntimeError: no C"):
         measure(TinyModel(), config(execution=["compiled"]), SHAPE, lambda: None)
 
 

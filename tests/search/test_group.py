@@ -219,5 +219,5 @@ def test_the_bar_moves_within_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
         progress.progress(4, share)
     assert seen == [4, 5]
     for number in range(4):
-        progress.trial(Finished(number, {}, Point(50.0, 0.5), None, number))
+        progress.trial(Finished(number, {}, Point(50.0, 0.5), None))
     assert seen[-1] == 7 and seen == sorted(seen)

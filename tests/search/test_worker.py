@@ -16,6 +16,7 @@ from himap.search.config import SAMPLERS, DropAxis, LayerAxis
 from himap.search.evaluator import Job, Reply
 from himap.search.outcome import read_outcome
 from himap.search.study import prepare, run
+from himap.search.worker import Worker
 from himap.strategy import Strategy
 
 
@@ -186,3 +187,40 @@ def test_a_database_out_of_reach_is_one_line(tmp_path: Path) -> None:
     ) as caught:
         prepare(synthetic.sweep(storage="sqlite:////nowhere/at/all.db"), tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("storage", ["sqlite", "journal"])
+def test_a_trial_without_a_folder_is_begun_under_its_number(storage: str, tmp_path: Path) -> None:
+    """Its worker was killed between its entry in the database and the one on disk."""
+    sweep = synthetic.sweep(trials=6, seeds=3, storage=storage)
+    run(sweep, tmp_path, synthetic.evaluate)
+    params = {"K1": 5, "R1": 0.4, "K2": 9, "R2": 0.35}
+    key = sweep.space.key(sweep.space.strategy(params))
+    half_begun = sweep.space.trial(
+        params, True, state=optuna.trial.TrialState.RUNNING, user_attrs={"key": key}
+    )
+    told(tmp_path, storage).add_trial(half_begun)
+    evaluate = Counting()
+    assert run(synthetic.sweep(trials=8, seeds=3, storage=storage), tmp_path, evaluate)
+    outcome = read_outcome(tmp_path)
+    assert len(outcome.trials) == 8
+    assert (outcome.trials[6].number, outcome.trials[6].params) == (6, params)
+    assert evaluate.asked.count((key, "search")) == 1
+
+
+@pytest.mark.parametrize("storage", ["sqlite", "journal"])
+def test_what_another_host_has_told_just_now_is_no_error(
+    storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker reads of a running trial, whose own worker tells it and leaves before it is looked for."""
+    run(synthetic.sweep(trials=6, seeds=3, storage=storage), tmp_path, synthetic.evaluate)
+    before = {trial.number: trial.values for trial in told(tmp_path, storage).get_trials()}
+    orphans = Worker._orphans
+
+    def outdated(worker: Worker, trials: Any) -> Any:
+        return [*orphans(worker, trials), trials[4]]
+
+    monkeypatch.setattr(Worker, "_orphans", outdated)
+    assert run(synthetic.sweep(trials=8, seeds=3, storage=storage), tmp_path, synthetic.evaluate)
+    after = {trial.number: trial.values for trial in told(tmp_path, storage).get_trials()}
+    assert len(after) == 8 and before.items() <= after.items()

@@ -12,7 +12,6 @@ from himap.search.promise import Chooser
 from himap.search.space import Params, Space
 
 if TYPE_CHECKING:
-    from optuna import Study
     from optuna.trial import FrozenTrial
 
 _MAX_DRAWS = 2000
@@ -30,9 +29,23 @@ def known_of(trials: Sequence[FrozenTrial]) -> dict[str, int]:
     return known
 
 
+def taken(trials: Sequence[FrozenTrial]) -> int:
+    """Configurations that are evaluated or being evaluated: what the budget counts."""
+    from optuna.trial import TrialState
+
+    return sum(t.state != TrialState.WAITING and "copy_of" not in t.user_attrs for t in trials)
+
+
+def waiting(trials: Sequence[FrozenTrial]) -> int:
+    """Configurations that the search starts with and nobody has begun."""
+    from optuna.trial import TrialState
+
+    return sum(trial.state == TrialState.WAITING for trial in trials)
+
+
 @dataclass
 class Proposer:
-    """Enqueues the next configuration of a study where its sampler is not to choose it.
+    """Chooses the next configuration of a study where its sampler is not to choose it.
 
     Attributes:
         sampler: the search's sampler.
@@ -40,33 +53,32 @@ class Proposer:
         chooser: for `ehvi`.
     """
 
-    study: Study
     space: Space
     sampler: str
     seed: int
     chooser: Chooser
 
-    def propose(self, group: Sequence[Params], force: bool) -> bool:
-        """Prepare the study for the next `ask`; False when the space is exhausted.
+    def __post_init__(self) -> None:
+        if self.sampler == "ehvi":
+            # Now, and not at the first choice, for which all other workers would wait.
+            import himap.search.surrogate  # noqa: F401
+
+    @property
+    def own(self) -> bool:
+        """Whether configurations come from here whenever none waits in the study."""
+        return self.sampler in ("grid", "ehvi")
+
+    def choose(self, trials: Sequence[FrozenTrial], group: Sequence[Params]) -> Params | None:
+        """A new configuration, or None where the space is exhausted; a random one for Optuna's samplers.
 
         Args:
+            trials: all of the study.
             group: what the configuration will be evaluated with.
-            force: take a new configuration, because the sampler only repeats known ones.
         """
-        from optuna.trial import TrialState
+        return self._best(trials, group) if self.sampler == "ehvi" else self._unseen(trials)
 
-        if not force and self.sampler not in ("grid", "ehvi"):
-            return True
-        if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            return True
-        params = self._chosen(group) if self.sampler == "ehvi" else self._unseen()
-        if params is None:
-            return False
-        self.study.enqueue_trial(self.space.fixed(params))
-        return True
-
-    def _unseen(self) -> Params | None:
-        known = known_of(self.study.get_trials(deepcopy=False))
+    def _unseen(self, trials: Sequence[FrozenTrial]) -> Params | None:
+        known = known_of(trials)
         rng = random.Random(f"{self.seed}-{len(known)}")
         if self.sampler == "grid":
             candidates = list(self.space.grid())
@@ -78,12 +90,10 @@ class Proposer:
                 return params
         return None
 
-    def _chosen(self, group: Sequence[Params]) -> Params | None:
+    def _best(self, trials: Sequence[FrozenTrial], group: Sequence[Params]) -> Params | None:
         from optuna.trial import TrialState
 
-        trials = [
-            trial for trial in self.study.get_trials(deepcopy=False) if "copy_of" not in trial.user_attrs
-        ]
+        trials = [trial for trial in trials if "copy_of" not in trial.user_attrs]
         known = [
             (self.space.read(trial.params), Point(*trial.values))
             for trial in trials

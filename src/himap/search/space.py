@@ -6,7 +6,7 @@ import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from himap.errors import ConfigError
 from himap.rules import one_of
@@ -14,7 +14,7 @@ from himap.search.config import AxesConfig, DropAxis
 from himap.strategy import Strategy
 
 if TYPE_CHECKING:
-    from optuna.trial import BaseTrial
+    from optuna.trial import BaseTrial, FrozenTrial
 
 Params = dict[str, int | float | str]
 
@@ -81,6 +81,14 @@ class Space:
         fixed = {name: value for name, value in params.items() if name != "K2"}
         fixed["dK"] = int(params["K2"]) - int(params["K1"])
         return fixed
+
+    def trial(self, params: Params, dynamic: bool, **rest: Any) -> FrozenTrial:
+        """The same configuration as a trial for a study; `rest` is its state, its values and attributes."""
+        from optuna.trial import FixedTrial, create_trial
+
+        asked = FixedTrial(self.fixed(params))
+        self.suggest(asked, dynamic)
+        return create_trial(params=asked.params, distributions=asked.distributions, **rest)
 
     def read(self, fixed: Params) -> Params:
         """The configuration that parameters of Optuna stand for; the reverse of `fixed`."""

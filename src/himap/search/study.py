@@ -22,7 +22,7 @@ from himap.search.outcome import is_sweep, read_outcome, read_study
 from himap.search.owner import locked
 from himap.search.promise import Chooser
 from himap.search.propose import Proposer
-from himap.search.restore import restore
+from himap.search.restore import enqueue, restore
 from himap.search.sampler import SEEDED, make_sampler, stratified
 from himap.search.space import Params, Space
 from himap.search.storage import open_storage, open_study
@@ -127,7 +127,6 @@ def _run(sweep: Sweep, folder: Path, evaluate: Evaluator, watcher: Watcher) -> b
         evaluate,
         budget=sweep.config.trials,
         proposer=Proposer(
-            study,
             sweep.space,
             sweep.config.sampler,
             sweep.config.seed,
@@ -232,8 +231,9 @@ def prepare(sweep: Sweep, folder: Path) -> Study:
         )
     restore(study, sweep.space, TrialStore(folder), sweep.config.flops, sweep.config.sampler)
     if not study.user_attrs.get("started"):
+        there = {trial.user_attrs.get("key") for trial in study.get_trials(deepcopy=False)}
         for params in first_configurations(sweep):
-            study.enqueue_trial(sweep.space.fixed(params), skip_if_exists=True)
+            enqueue(study, sweep.space, params, sweep.config.sampler, there)
         study.set_user_attr("started", True)
     # Workers that begin at the same moment must not draw the same numbers either.
     n_opened = study.user_attrs.get("n_opened", 0)

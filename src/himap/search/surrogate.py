@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.optimize import minimize
 
 from himap.search.front import Point
 
@@ -39,8 +40,6 @@ class Surrogate:
         Args:
             rows: [N, columns].    accuracy: [N].
         """
-        from scipy.optimize import minimize
-
         if len(rows) > _MOST_ROWS:
             some = np.random.default_rng(len(rows)).choice(len(rows), _MOST_ROWS, replace=False)
             rows, accuracy = rows[some], accuracy[some]

@@ -16,7 +16,7 @@ from himap.search.front import Point
 from himap.search.outcome import point_of
 from himap.search.owner import Owner, heartbeat, locked
 from himap.search.presence import workers
-from himap.search.propose import Proposer, known_of
+from himap.search.propose import Proposer, known_of, taken, waiting
 from himap.search.sampler import DYNAMIC, LEARNING
 from himap.search.space import Params, Space
 from himap.search.trials import Record, TrialStore
@@ -39,14 +39,6 @@ class Finished:
     params: Params
     point: Point | None
     error: str | None
-    n_done: int
-
-
-def taken(trials: Sequence[FrozenTrial]) -> int:
-    """Configurations that are evaluated or being evaluated: what the budget counts."""
-    from optuna.trial import TrialState
-
-    return sum(t.state != TrialState.WAITING and "copy_of" not in t.user_attrs for t in trials)
 
 
 @dataclass
@@ -109,20 +101,28 @@ class Worker:
     def _next(self) -> list[Record]:
         """The trials to evaluate next: those that a dead worker left, or new ones; none when all is done."""
         with locked(self.folder):
-            adopted = self._mend()
-            if adopted:
-                return adopted
+            trials = self._trials()
+            if orphans := self._orphans(trials):
+                if adopted := self._adopt(orphans):
+                    return adopted
+                trials = self._trials()
             records: list[Record] = []
-            # Asked once, for a question costs a database some milliseconds: under the lock only this worker
-            # begins trials.
-            trials = self.study.get_trials(deepcopy=False)
-            n_taken, known = taken(trials), known_of(trials)
-            size = self._size(trials)
-            n_copies = 0
+            # Under the lock only this worker begins trials, and others can only end theirs.
+            n_taken, known, size = taken(trials), known_of(trials), self._size(trials)
+            n_copies, fresh = 0, True
             while len(records) < size and n_taken < self.budget:
-                if not self.proposer.propose([r.params for r in records], n_copies >= _MAX_COPIES_IN_ROW):
-                    break
-                record = self._claim(self.study.ask(), known, together=size > 1)
+                own = self.proposer.own or n_copies >= _MAX_COPIES_IN_ROW
+                if own and not fresh:
+                    trials = self._trials()
+                fresh = False
+                record: Record | None
+                if own and not waiting(trials):
+                    params = self.proposer.choose(trials, [record.params for record in records])
+                    if params is None:
+                        break
+                    record = self._begin(params, known, together=size > 1)
+                else:
+                    record = self._claim(self.study.ask(), known, together=size > 1)
                 if record is None:
                     n_copies += 1
                 else:
@@ -130,6 +130,10 @@ class Worker:
                     n_taken += 1
                     n_copies = 0
             return records
+
+    def _trials(self) -> list[FrozenTrial]:
+        """All of the study; a question that costs a database some milliseconds."""
+        return self.study.get_trials(deepcopy=False)
 
     def _size(self, trials: Sequence[FrozenTrial]) -> int:
         """How many new trials to take; `trials` are all of the study."""
@@ -142,7 +146,7 @@ class Worker:
             self.most,
             n_left=self.budget - taken(trials),
             n_workers=self._n_alive(trials),
-            n_waiting=states.count(TrialState.WAITING),
+            n_waiting=waiting(trials),
             n_known=states.count(TrialState.COMPLETE) if self.proposer.sampler in LEARNING else None,
         )
 
@@ -168,20 +172,30 @@ class Worker:
 
         return bool(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
-    def _mend(self) -> list[Record]:
+    def _orphans(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Those that run by the database, and have no worker that lives."""
+        from optuna.trial import TrialState
+
+        found = []
+        for trial in trials:
+            if trial.state == TrialState.RUNNING:
+                record = self.store.record(trial.number)
+                if record is None or not record.owner.alive(self.store.heartbeat(trial.number)):
+                    found.append(trial)
+        return found
+
+    def _adopt(self, orphans: Sequence[FrozenTrial]) -> list[Record]:
         """Tell results that were written but not told, and take over trials whose owners died.
 
         At the first retry all of them together; after a second death one by one, because one that kills
         its process must not take the others with it.
         """
-        from optuna.trial import Trial, TrialState
+        from optuna.trial import Trial
 
         first: list[tuple[FrozenTrial, int]] = []
         later: list[tuple[FrozenTrial, int]] = []
-        for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        for frozen in orphans:
             record = self.store.record(frozen.number)
-            if record is not None and record.owner.alive(self.store.heartbeat(frozen.number)):
-                continue
             if self.store.result(frozen.number) is not None or self.store.error(frozen.number) is not None:
                 self._tell(frozen.number)
                 continue
@@ -195,16 +209,30 @@ class Worker:
         if not first and not later:
             return []
         most = self.most if self.group == "auto" else int(self.group)
-        known = known_of(self.study.get_trials(deepcopy=False))
+        known = known_of(self._trials())
         adopted = []
-        for orphans in (first[:most], *([orphan] for orphan in later)):
-            for frozen, attempt in orphans:
+        for some in (first[:most], *([orphan] for orphan in later)):
+            for frozen, attempt in some:
                 # Parameters and, where it got that far, answers are kept: it goes on under its number.
                 trial = Trial(self.study, frozen._trial_id)
-                adopted.append(self._claim(trial, known, together=len(orphans) > 1, attempt=attempt))
+                adopted.append(self._claim(trial, known, together=len(some) > 1, attempt=attempt))
             if any(adopted):
                 break
         return [record for record in adopted if record is not None]
+
+    def _begin(self, params: Params, known: dict[str, int], *, together: bool) -> Record:
+        """Begin a trial of a configuration that the proposer chose, in one step of the database."""
+        from optuna.trial import TrialState
+
+        key = self.space.key(self.space.strategy(params))
+        dynamic = self.proposer.sampler in DYNAMIC
+        begun = self.space.trial(params, dynamic, state=TrialState.RUNNING, user_attrs={"key": key})
+        storage = self.study._storage
+        number = storage.get_trial_number_from_id(storage.create_new_trial(self.study._study_id, begun))
+        record = Record(number, params, key, attempt=1, owner=Owner.me(), together=together)
+        self.store.start(record)
+        known[key] = number
+        return record
 
     def _claim(
         self, trial: Trial, known: dict[str, int], *, together: bool, attempt: int = 1
@@ -221,7 +249,8 @@ class Worker:
             record = Record(trial.number, params, key, attempt, Owner.me(), together=together)
             # The folder first: what has a key in the database also has its parameters on disk.
             self.store.start(record)
-            trial.set_user_attr("key", key)
+            if trial.user_attrs.get("key") != key:
+                trial.set_user_attr("key", key)
             known[key] = trial.number
             return record
         trial.set_user_attr("copy_of", source)
@@ -255,11 +284,12 @@ class Worker:
 
     def _conclude(self, record: Record, reply: Reply) -> str | None:
         """Write what came of a trial, then tell it; returns why it failed."""
-        number, error = record.number, None
+        number, error, point = record.number, None, None
         if not isinstance(reply, Exception):
             try:
-                point_of(reply, self.flops)
+                found = point_of(reply, self.flops)
                 self.store.finish(number, reply)
+                point = found
             except Exception as caught:
                 reply = caught
         if isinstance(reply, Exception):
@@ -267,20 +297,26 @@ class Worker:
             self.store.fail(number, error)
             text = "".join(traceback.format_exception(reply))
             (self.store.folder(number) / "traceback.txt").write_text(text, encoding="utf-8")
-        frozen = self._tell(number)
+        self._tell(number)
         self._failures_in_row = self._failures_in_row + 1 if error else 0
-        self.on_finished(Finished(number, record.params, self._point(frozen), error, n_done=self.n_ended()))
+        self.on_finished(Finished(number, record.params, point, error))
         return error
 
-    def _tell(self, number: int) -> FrozenTrial:
-        """Tell the database what lies on disk."""
+    def _tell(self, number: int) -> None:
+        """Tell the database what lies on disk, where nobody has done so yet."""
+        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
         result = self.store.result(number)
-        if result is None:
-            return self.study.tell(number, state=TrialState.FAIL)
-        point = point_of(result, self.flops)
-        return self.study.tell(number, values=(point.accuracy, point.share))
-
-    def _point(self, frozen: FrozenTrial) -> Point | None:
-        return Point(*frozen.values) if frozen.values is not None else None
+        state, values = TrialState.FAIL, None
+        if result is not None:
+            point = point_of(result, self.flops)
+            state, values = TrialState.COMPLETE, [point.accuracy, point.share]
+        storage, study = self.study._storage, self.study._study_id
+        # Not by `study.tell`, which reads the whole trial three times: our samplers do nothing when one ends.
+        try:
+            trial = storage.get_trial_id_from_study_id_trial_number(study, number)
+            storage.set_trial_state_values(trial, state, values)
+        except UpdateFinishedTrialError:
+            # Between a look at the database and a look at its heartbeat, a trial of another host has ended.
+            pass
