@@ -55,6 +55,7 @@ def test_evaluate_writes_everything_into_the_given_folder(
     done = himap("evaluate", *tiny, "hydra.run.dir=here")
     assert done.code == 0, done.err
     assert folders(tmp_path / "here") == [
+        ".lock",
         "answers.identity.json",
         "answers.jsonl",
         "config.yaml",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -11,6 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from himap.errors import UserError
+
+_LOCK = ".lock"
+
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
@@ -18,6 +23,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 
     Raises:
         BlockingIOError: another process holds it.
+        UserError: the file system has no locks.
     """
     with _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
         yield
@@ -29,6 +35,7 @@ def shared(folder: Path) -> Iterator[None]:
 
     Raises:
         BlockingIOError: another process holds it alone.
+        UserError: the file system has no locks.
     """
     with _locked(folder, fcntl.LOCK_SH | fcntl.LOCK_NB):
         yield
@@ -36,19 +43,29 @@ def shared(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def in_turn(folder: Path) -> Iterator[None]:
-    """Hold a folder for one process, after those that hold it now."""
+    """Hold a folder for one process, after those that hold it now.
+
+    Raises:
+        UserError: the file system has no locks.
+    """
     with _locked(folder, fcntl.LOCK_EX):
         yield
 
 
 @contextmanager
 def _locked(folder: Path, operation: int) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, operation)
+    # A file, for NFS locks a folder against processes of the same host alone.
+    with open(folder / _LOCK, "a+") as file:
+        try:
+            fcntl.flock(file, operation)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            raise UserError(
+                f"hydra.run.dir={folder}: its file system refuses locks, which processes need to share it "
+                "(mount it with locks, on Lustre -o flock, or give a folder elsewhere)."
+            ) from error
         yield
-    finally:
-        os.close(descriptor)
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from himap import files
 from himap.errors import UserError
 from himap.search import owner
 from himap.search.owner import DEAD_AFTER_S, Owner, heartbeat, heartbeat_age, locked
@@ -119,7 +120,7 @@ def test_a_file_system_without_locks_is_one_line(tmp_path: Path, monkeypatch: py
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(owner.fcntl, "flock", refuse)
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
     with pytest.raises(UserError, match=r"hydra\.run\.dir=.*refuses locks") as caught, locked(tmp_path):
         pass
     assert "\n" not in str(caught.value)

@@ -107,8 +107,11 @@ def _run_share(config: EvaluateVerbConfig, shard: Shard, folder: Path) -> None:
     own.mkdir(parents=True, exist_ok=True)
     stop = config.task.on_bad_sample == "fail"
     loaded: tuple[Model, Reuse] | None = None
+    taken = (
+        f"shard={shard}: another process answers this share of {folder} (wait for it, or take another share)."
+    )
     with holding(folder, together=True):
-        with holding(own):
+        with holding(own, taken=taken):
             if open_samples(shard, task, folder, part):
                 loaded = model, reuse = _load(config, part)
                 answer_share(

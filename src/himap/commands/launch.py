@@ -118,8 +118,11 @@ def _run(schema: type, run: Run, cfg: DictConfig, folder: Path) -> None:
 
 
 @contextmanager
-def holding(folder: Path, together: bool = False) -> Iterator[None]:
+def holding(folder: Path, together: bool = False, taken: str | None = None) -> Iterator[None]:
     """Hold a run's folder for this process, or together with others that do.
+
+    Args:
+        taken: what to say where somebody else holds it.
 
     Raises:
         UserError: another run writes into it (two that start in one second get the same name).
@@ -129,7 +132,8 @@ def holding(folder: Path, together: bool = False) -> Iterator[None]:
             yield
     except BlockingIOError as error:
         raise UserError(
-            f"hydra.run.dir={folder}: another run is writing there (wait for it, or give another folder)."
+            taken
+            or f"hydra.run.dir={folder}: another run is writing there (wait for it, or give another folder)."
         ) from error
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import functools
 import os
 import socket
@@ -15,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from himap.errors import UserError
+from himap.files import in_turn
 
 _BEAT_S = 15.0
 # A missed beat is no death: a network disk may stall for a while.
@@ -144,14 +142,5 @@ def locked(folder: Path) -> Iterator[None]:
         UserError: the file system has no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
-                raise
-            raise UserError(
-                f"hydra.run.dir={folder}: its file system refuses locks, which workers need to share it "
-                "(mount it with locks, on Lustre -o flock, or give a folder elsewhere)."
-            ) from error
+    with in_turn(folder):
         yield
