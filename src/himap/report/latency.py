@@ -27,6 +27,9 @@ MEASURES = {
 _PARTS = {"vision tower": "#999999", "prefill": "#56B4E9", "decoding": "#E69F00"}
 _MEASURED, _COUNTED = "#0072B2", "#D55E00"
 
+# Of what is printed into a file, where nobody says how wide it is.
+_WIDTH = 120
+
 _SHAPE = ("batch_size", "n_system", "n_image", "n_instruction", "n_new")
 _COLUMNS = (
     *_SHAPE,
@@ -93,6 +96,8 @@ def print_latency(cells: Sequence[Cell], model: str, notes: Sequence[str]) -> No
     from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH
     for cell in cells:
         shown = Table(title=f"{model}: {_words(cell)}", box=SIMPLE_HEAD, pad_edge=False)
         shown.add_column("")
