@@ -180,6 +180,16 @@ def test_a_multirun_fails_before_its_first_job(himap: Any, tmp_path: Path) -> No
     assert folders(tmp_path) == []
 
 
+def test_a_cluster_that_is_not_there_is_one_line(
+    himap: Any, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = himap("evaluate", "-m", *tiny, "hydra/launcher=submitit_slurm", "hydra.sweep.dir=here")
+    assert (done.code, len(done.err)) == (1, 1)
+    assert done.err[0].startswith("hydra/launcher: no jobs: ") and "srun" in done.err[0]
+
+
 def test_jobs_of_a_multirun_that_fail_are_a_line_each_and_the_others_run(
     himap: Any, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:

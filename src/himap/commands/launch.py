@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import sys
+import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from himap.files import exclusive, shared, write_atomic
 from himap.paths import conf_dir
 
 _ERROR = "error.txt"
+_LONGEST_REASON = 300
 
 Run = Callable[[Any, Path], None]
 Compose = Callable[..., DictConfig]
@@ -96,6 +98,19 @@ def launch(verb: str, schema: type, run: Run, arguments: Sequence[str]) -> None:
         if isinstance(error, UserError):
             raise
         raise explain(error, flags.overrides, OmegaConf.create({}), schema) from error
+    except Exception as error:
+        if not _raised_in(error, "submitit"):
+            raise
+        reason = " ".join(str(error).split())[:_LONGEST_REASON]
+        raise UserError(
+            f"hydra/launcher: no jobs: {reason} (submit on a login node; hydra.launcher has the options)."
+        ) from error
+
+
+def _raised_in(error: BaseException, package: str) -> bool:
+    """Whether it was a package itself that raised an error, and not what it called."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] == package
 
 
 def _elsewhere() -> bool:
