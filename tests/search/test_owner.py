@@ -114,6 +114,23 @@ def test_a_heartbeat_beats_until_the_work_ends(tmp_path: Path, monkeypatch: pyte
     assert not path.exists()
 
 
+def test_a_disk_that_fails_for_a_while_stops_no_heartbeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "_BEAT_S", 0.02)
+    place, away = tmp_path / "disk", tmp_path / "away"
+    place.mkdir()
+    with heartbeat(place / ".heartbeat"):
+        place.rename(away)
+        time.sleep(0.2)
+        away.rename(place)
+        os.utime(place / ".heartbeat", (0, 0))
+        deadline = time.monotonic() + 20
+        while (place / ".heartbeat").stat().st_mtime == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
 def test_a_file_system_without_locks_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,7 +122,9 @@ def heartbeat(path: Path) -> Iterator[None]:
 
     def beat() -> None:
         while not stop.wait(_BEAT_S):
-            path.touch()
+            # A network disk may fail for a while; who then never beat again would count as dead.
+            with suppress(OSError):
+                path.touch()
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -33,7 +34,8 @@ class Present:
 def present(folder: Path, device: str) -> Iterator[None]:
     """Be listed among a sweep's workers."""
     owner = Owner.me()
-    path = folder / "workers" / f"{owner.host}-{owner.pid}.json"
+    # In containers hosts and process ids repeat.
+    path = folder / "workers" / f"{owner.host}-{owner.pid}-{uuid.uuid4().hex[:8]}.json"
     job = os.environ.get("SLURM_JOB_ID", "")
     write_json(path, {"owner": asdict(owner), "device": device, "job": job})
     with heartbeat(path):

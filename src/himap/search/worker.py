@@ -91,12 +91,14 @@ class Worker:
     def _give_back(self) -> None:
         """After a user's or a cluster's stop, wherever it came: it is not the trials' fault, and the next
         worker that looks, on whatever host, goes on with them."""
-        for record in self.store.records():
-            number = record.number
-            ended = self.store.result(number) is not None or self.store.error(number) is not None
-            if record.owner == Owner.me() and record.copy_of is None and not ended:
-                self.store.start(replace(record, attempt=max(0, record.attempt - 1)))
-                self.store.heartbeat(number).unlink(missing_ok=True)
+        # Under the lock, for a worker of another host may take over a trial as soon as it has no heartbeat.
+        with locked(self.folder):
+            for record in self.store.records():
+                number = record.number
+                ended = self.store.result(number) is not None or self.store.error(number) is not None
+                if record.owner == Owner.me() and record.copy_of is None and not ended:
+                    self.store.start(replace(record, attempt=max(0, record.attempt - 1)))
+                    self.store.heartbeat(number).unlink(missing_ok=True)
 
     def _next(self) -> list[Record]:
         """The trials to evaluate next: those that a dead worker left, or new ones; none when all is done."""
