@@ -135,7 +135,7 @@ def test_a_run_writes_numbers_table_and_figure(himap: Any, tiny: tuple[str, ...]
     done = himap("benchmark", *tiny, "hydra.run.dir=here")
     assert done.code == 0, done.err
     folder = tmp_path / "here"
-    files = {"cells", "config.yaml", "latency.csv", "latency.pdf", "latency.png", "result.json"}
+    files = {".lock", "cells", "config.yaml", "latency.csv", "latency.pdf", "latency.png", "result.json"}
     assert {path.name for path in folder.iterdir()} == files
     result = read(folder / "result.json")
     assert (result["model"], result["pruning"]) == ("tiny", "none, img2txt")
