@@ -27,6 +27,9 @@ MEASURES = {
 _PARTS = {"vision tower": "#999999", "prefill": "#56B4E9", "decoding": "#E69F00"}
 _MEASURED, _COUNTED = "#0072B2", "#D55E00"
 
+# Of the longest bar, what a part needs to hold its number.
+_ROOM = 0.07
+
 # Of what is printed into a file, where nobody says how wide it is.
 _WIDTH = 120
 
@@ -190,10 +193,12 @@ def _draw_parts(axes: Axes, cell: Cell) -> None:
 
     names = list(cell["strategies"])
     left = [0.0] * len(names)
+    # A narrower part has no room for its number, which stands in the table.
+    room = _ROOM * max(sum(_parts(cell, name).values()) for name in names)
     for part, colour in _PARTS.items():
         width = [_parts(cell, name)[part] for name in names]
         bars = axes.barh(names, width, left=left, color=colour, edgecolor="white", label=part)
-        texts = [_number(value) if value else "" for value in width]
+        texts = [_number(value) if value > room else "" for value in width]
         white = [withStroke(linewidth=2.5, foreground="white")]
         axes.bar_label(bars, texts, label_type="center", fontsize=8, path_effects=white, zorder=5)
         left = [a + b for a, b in zip(left, width, strict=True)]
