@@ -10,7 +10,7 @@ import synthetic
 
 from himap.commands.report import run
 from himap.errors import UserError
-from himap.report.table import analysis_rows_of, find_analyses, find_results, rows_of
+from himap.report.table import analysis_rows_of, find_analyses, find_results, in_common, rows_of
 from tests.conftest import Command
 
 
@@ -39,6 +39,32 @@ def test_analyses_are_listed_apart(tmp_path: Path, capsys: pytest.CaptureFixture
     assert printed.index("1 results") < printed.index("1 analyses")
     run([tmp_path / "analysis"])
     assert "results" not in capsys.readouterr().out.replace("/", " ")
+
+
+def test_what_all_results_have_in_common_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve columns do not fit on a terminal."""
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("runs/first", "runs/second"):
+        (tmp_path / name).mkdir(parents=True)
+        content = synthetic.answer(synthetic.HIMAP, "search", tmp_path / name)
+        (tmp_path / name / "result.json").write_text(json.dumps(content))
+    rows = rows_of(find_results([tmp_path])[0])
+    common, rest = in_common(rows)
+    assert common["folder"] == str(tmp_path / "runs") and [row["folder"] for row in rest] == [
+        "first",
+        "second",
+    ]
+    assert all(
+        {**common, **row, "folder": full["folder"]} == full for row, full in zip(rest, rows, strict=True)
+    )
+    assert rest[0].keys() == {"pruning", "task", "value", "folder"}
+    run([tmp_path])
+    lines = capsys.readouterr().out.splitlines()
+    assert f"folder: {tmp_path / 'runs'}" in lines
+    [line] = [line for line in lines if line.rstrip().endswith(" first")]
+    assert line.split()[0] == "himap"
 
 
 def test_a_cost_without_a_task_has_a_row() -> None:

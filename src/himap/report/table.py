@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from himap.errors import UserError
 from himap.report.compare import Comparison, HeldOut, metric_name
@@ -162,9 +163,9 @@ def rows_of(results: Sequence[tuple[Path, dict[str, Any]]]) -> list[Row]:
                 "samples": f"{result['n_samples']}{failed}" if result.get("n_samples") else "",
                 "metric": str(metrics.get("primary", "")),
                 "value": "" if value is None else f"{value:.2f}{'' if is_comparable(result) else '*'}",
-                "95 % interval": "" if low is None else f"{low:.2f} to {high:.2f}",
+                "95 % interval": "" if low is None else f"{low:.1f} to {high:.1f}",
                 # Answers that were scored alone have no cost.
-                "TFLOPs (paper)": f"{flops['paper_tflops']:.4g}" if flops else "",
+                "TFLOPs (paper)": f"{flops['paper_tflops']:.3g}" if flops else "",
                 "share (paper)": f"{flops['paper_share']:.1%}" if flops else "",
                 "share (prefill)": f"{flops['prefill_share']:.1%}" if flops else "",
                 "folder": str(folder),
@@ -190,17 +191,39 @@ def analysis_rows_of(analyses: Sequence[tuple[Path, dict[str, Any]]]) -> list[Ro
 
 
 def print_results(rows: Sequence[Row], title: str = "results") -> None:
-    """Print the rows of `rows_of` or `analysis_rows_of`."""
+    """Print the rows of `rows_of` or `analysis_rows_of`; what all have in common stands above them."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{len(rows)} {title}")
-    numbers = ("samples", "value", "95 % interval", "TFLOPs (paper)", "share (paper)", "share (prefill)")
-    for heading in rows[0]:
-        table.add_column(heading, justify="right" if heading in numbers else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row.values())
     console = Console()
-    console.print(table)
+    console.print(f"{len(rows)} {title}")
+    common, rest = in_common(rows)
+    if rest:
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        numbers = ("samples", "value", "95 % interval", "TFLOPs (paper)", "share (paper)", "share (prefill)")
+        for heading in rest[0]:
+            justify: Literal["left", "right"] = "right" if heading in numbers else "left"
+            names = heading in ("pruning", "task")
+            table.add_column(heading, justify=justify, overflow="fold", no_wrap=names)
+        for row in rest:
+            table.add_row(*row.values())
+        console.print(table)
+    for key, value in common.items():
+        console.print(f"{key}: {value}", markup=False, highlight=False, soft_wrap=True)
     if any(row["value"].endswith("*") for row in rows):
         console.print(f"* {NOT_COMPARABLE}", markup=False, highlight=False)
+
+
+def in_common(rows: Sequence[Row]) -> tuple[Row, list[Row]]:
+    """What all rows say alike (of their folders: the one that holds them all), and the rest of each row.
+
+    Of a single row everything.
+    """
+    if len(rows) < 2:
+        return {key: value for row in rows for key, value in row.items() if value}, []
+    names = {key for key in rows[0] if len({row[key] for row in rows}) == 1} - {"pruning", "task", "value"}
+    root = os.path.commonpath([Path(row["folder"]).absolute() for row in rows])
+    common = {key: rows[0][key] for key in rows[0] if key in names and rows[0][key]} | {"folder": root}
+    rest = [{key: value for key, value in row.items() if key not in names} for row in rows]
+    return common, [{**row, "folder": os.path.relpath(row["folder"], root)} for row in rest]
