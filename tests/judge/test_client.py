@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Timer
@@ -96,6 +97,15 @@ def test_an_endpoint_without_any_reply_ends_the_run_early(status: int | None) ->
     assert len(server.requests) <= 2 * 4 + 2
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """A test run in the background of a shell inherits an ignored SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_does_not_wait_for_the_judge(tmp_path: Path) -> None:
     """What was judged before is kept, and the next run asks the rest."""
     slow = [True]
@@ -117,6 +127,7 @@ def test_ctrl_c_does_not_wait_for_the_judge(tmp_path: Path) -> None:
     assert sorted(again) == ["c", "slow", "slow too"]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_the_waits_between_tries() -> None:
     with endpoint(lambda *_: Reply(status=429, body="")) as server:
         config = replace(QUICK, base_url=server.url, backoff_s=1.0, concurrency=1)
