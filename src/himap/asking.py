@@ -32,11 +32,10 @@ def encoded(model: Model, task: Task, batch: Sequence[Sample], reuse: Reuse) -> 
 
 def _decoded_once(batch: Sequence[Sample]) -> list[Sample]:
     """The samples, with images that are decoded once for all of a picture and then are the same objects."""
-    images: dict[str, tuple[Callable[[], Image], ...]] = {}
+    images: dict[tuple[str, str], tuple[Callable[[], Image], ...]] = {}
     for sample in batch:
-        if sample.picture:
-            images.setdefault(sample.picture, tuple(cache(load) for load in sample.images))
-    return [replace(sample, images=images.get(sample.picture, sample.images)) for sample in batch]
+        images.setdefault(sample.about, tuple(cache(load) for load in sample.images))
+    return [replace(sample, images=images[sample.about]) for sample in batch]
 
 
 def can_fork(model: Model, task: Task) -> bool:

@@ -95,9 +95,9 @@ def _in_order(samples: Sequence[Sample]) -> list[Sample]:
 
     So there is little padding, memory runs out at once or never, and estimates err to the safe side.
     """
-    pictures: dict[str | int, list[Sample]] = {}
-    for number, sample in enumerate(sorted(samples, key=_length, reverse=True)):
-        pictures.setdefault(sample.picture or number, []).append(sample)
+    pictures: dict[tuple[str, str], list[Sample]] = {}
+    for sample in sorted(samples, key=_length, reverse=True):
+        pictures.setdefault(sample.about, []).append(sample)
     return [sample for together in pictures.values() for sample in together]
 
 
@@ -105,13 +105,9 @@ def _cut(queue: Sequence[Sample], batch_size: int) -> int:
     """How many samples from the front make a batch; a picture is cut only where half of it stayed empty."""
     size = min(batch_size, len(queue))
     whole = size
-    while size < len(queue) and whole > 0 and _same_picture(queue[whole - 1], queue[whole]):
+    while size < len(queue) and whole > 0 and queue[whole - 1].about == queue[whole].about:
         whole -= 1
     return whole if 2 * whole >= size else size
-
-
-def _same_picture(one: Sample, other: Sample) -> bool:
-    return bool(one.picture) and one.picture == other.picture
 
 
 def _length(sample: Sample) -> tuple[int, int]:

@@ -165,6 +165,9 @@ class Shared:
             "position_ids": None,
         }
         self._query: Tensor | None = None
+        # Of the layer that runs now: the openings' keys and values; all of them where nobody keeps them.
+        self._beginning = PathCache.empty(entry.n_layers, 0)
+        self._unkept = PathCache.empty(entry.n_layers, 0)
 
     @property
     def hidden(self) -> Tensor:
@@ -175,13 +178,17 @@ class Shared:
         return self._rest
 
     def step(self, entry: Entry, index: int, cache: PathCache | None) -> None:
-        beginning = PathCache.empty(entry.n_layers, 0)
-        whole = PathCache.empty(entry.n_layers, 0) if cache is None else cache
+        whole = self._unkept if cache is None else cache
         self._query = None
-        self._opening = entry.layer(index, self._opening, {**self._for_opening, "past_key_values": beginning})
-        whole.begin_behind(index, beginning, self._sizes, self._rest.shape[1])
+        first = {**self._for_opening, "past_key_values": self._beginning}
+        self._opening = entry.layer(index, self._opening, first)
+        whole.begin_behind(index, self._beginning, self._sizes, self._rest.shape[1])
+        self._beginning.begin(index)  # forget
         self._rest = entry.layer(index, self._rest, {**self._for_rest, "past_key_values": whole})
-        whole.end_prompt(index)
+        if cache is None:
+            whole.begin(index)  # forget
+        else:
+            whole.end_prompt(index)
 
     def heard(self, query: Tensor) -> Tensor | None:
         if self._query is None:

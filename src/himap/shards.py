@@ -55,22 +55,17 @@ class Shard:
 
     def of(self, samples: Sequence[Sample]) -> Sequence[Sample]:
         """The share's samples; those of one picture stay together, for they share work."""
-        sizes = Counter(_picture(sample) for sample in samples)
+        sizes = Counter(sample.about for sample in samples)
         loads = [(0, index) for index in range(1, self.n + 1)]
         owners: dict[tuple[str, str], int] = {}
         for picture, size in sizes.items():
             load, owners[picture] = heapq.heappop(loads)
             heapq.heappush(loads, (load + size, owners[picture]))
-        return [sample for sample in samples if owners[_picture(sample)] == self.index]
+        return [sample for sample in samples if owners[sample.about] == self.index]
 
     def folder(self, run: Path) -> Path:
         """Where the share writes, below the run's folder."""
         return run / "shards" / f"{self.index}-of-{self.n}"
-
-
-def _picture(sample: Sample) -> tuple[str, str]:
-    """What tells its images from others'; a sample that does not say so shares none."""
-    return sample.picture, "" if sample.picture else sample.id
 
 
 def rows_so_far(run: Path, identity: Mapping[str, Any]) -> dict[str, Row]:

@@ -51,6 +51,11 @@ class Sample:
         """The benchmark's id; that of LLaVA's first POPE question is 0."""
         return self.id if self.question_id is None else self.question_id
 
+    @property
+    def about(self) -> tuple[str, str]:
+        """Equal for samples with the same images; a sample that does not name its picture has it alone."""
+        return self.picture, "" if self.picture else self.id
+
 
 @dataclass(frozen=True)
 class Generation:
